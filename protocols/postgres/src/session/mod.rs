@@ -1,0 +1,1 @@
+//! The session machine: everything after login, both directions.
