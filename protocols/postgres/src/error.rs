@@ -103,3 +103,131 @@ impl Refusal {
         self
     }
 }
+
+/// Why a login of an agent ended. [`LoginError::refusal`] has the words for the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum LoginError {
+    /// Agent: a message that does not have its shape.
+    #[error("malformed login message: {0}")]
+    Wire(#[from] WireError),
+    /// Agent: a start-up packet shorter than any, or longer than is allowed.
+    #[error("start-up packet announces {length} bytes")]
+    StartupLength {
+        /// The announced length, which counts itself.
+        length: u32,
+    },
+    /// Agent: a start-up packet whose parameters are not pairs of strings closed by a
+    /// zero byte.
+    #[error("start-up packet has an invalid layout")]
+    StartupLayout,
+    /// Agent: a parameter given twice.
+    #[error("start-up packet names a parameter twice")]
+    DuplicateParameter,
+    /// Agent: no user name.
+    #[error("start-up packet names no user")]
+    NoUser,
+    /// Agent: `replication` is neither a Boolean nor `database`.
+    #[error("start-up packet has an invalid value for `replication`")]
+    BadReplication,
+    /// Agent: a protocol that is not spoken here (2.0, 4.0, a second SSLRequest).
+    #[error("unsupported frontend protocol {major}.{minor}")]
+    UnsupportedProtocol {
+        /// Upper 16 bits of the version.
+        major: u16,
+        /// Lower 16 bits of the version.
+        minor: u16,
+    },
+    /// Agent: clear bytes behind an SSLRequest or GSSENCRequest. They could be another's
+    /// words that would be taken for the agent's after the handshake (CVE-2021-23214).
+    #[error("received unencrypted data after a request for encryption")]
+    StuffedBytes,
+    /// Agent: no TLS where the listener requires it.
+    #[error("listener requires TLS")]
+    TlsRequired,
+    /// Agent: a TLS handshake without SSLRequest where the listener does not take it.
+    #[error("direct TLS is not taken here")]
+    DirectTlsRefused,
+    /// Agent: a TLS session that did not settle on ALPN `postgresql`.
+    #[error("TLS session without ALPN protocol `postgresql`")]
+    Alpn,
+    /// Agent: a message that has no place at this step.
+    #[error("unexpected message of type {tag:#04x} during login")]
+    Unexpected {
+        /// Its type byte.
+        tag: u8,
+    },
+    /// Agent: an empty password.
+    #[error("empty password")]
+    EmptyPassword,
+    /// Agent: an OAUTHBEARER message that breaks RFC 7628.
+    #[error("malformed OAUTHBEARER message: {0}")]
+    Oauth(&'static str),
+    /// Agent: more bytes before the login's answer than are held.
+    #[error("too many bytes before the end of the login")]
+    EarlyBytes,
+    /// Policy: a credential may not be asked for over this connection.
+    #[error("connection is not protected enough for this login method")]
+    Unprotected,
+    /// Us: a method was called at a step where it has no meaning. The login is closed.
+    #[error("login driven out of order")]
+    Misuse,
+}
+
+impl LoginError {
+    /// The refusal that the agent reads, in PostgreSQL's words where it has some.
+    #[must_use]
+    pub fn refusal(&self) -> Refusal {
+        match self {
+            LoginError::Wire(_) | LoginError::Unexpected { .. } => {
+                Refusal::new(b"08P01", "invalid message format during login")
+            }
+            LoginError::StartupLength { .. } => {
+                Refusal::new(b"08P01", "invalid length of startup packet")
+            }
+            LoginError::StartupLayout => Refusal::new(
+                b"08P01",
+                "invalid startup packet layout: expected terminator as last byte",
+            ),
+            LoginError::DuplicateParameter => Refusal::new(
+                b"08P01",
+                "invalid startup packet: a parameter is given more than once",
+            ),
+            LoginError::NoUser => Refusal::new(
+                b"28000",
+                "no PostgreSQL user name specified in startup packet",
+            ),
+            LoginError::BadReplication => {
+                Refusal::new(b"22023", "invalid value for parameter \"replication\"")
+                    .with_hint("Valid values are: \"false\", 0, \"true\", 1, \"database\".")
+            }
+            LoginError::UnsupportedProtocol { major, minor } => Refusal::new(
+                b"0A000",
+                format!(
+                    "unsupported frontend protocol {major}.{minor}: server supports 3.0 to 3.2"
+                ),
+            ),
+            LoginError::StuffedBytes => {
+                Refusal::new(b"08P01", "received unencrypted data after SSL request").with_detail(
+                    "This could be either a client-software bug or evidence of an attempted \
+                     man-in-the-middle attack.",
+                )
+            }
+            LoginError::TlsRequired => Refusal::new(b"28000", "this listener requires TLS")
+                .with_hint("Connect with sslmode=require or stricter."),
+            LoginError::DirectTlsRefused | LoginError::Alpn => Refusal::new(
+                b"08P01",
+                "received direct SSL connection request without ALPN protocol \"postgresql\"",
+            ),
+            LoginError::EmptyPassword => {
+                Refusal::new(b"28P01", "empty password returned by client")
+            }
+            LoginError::Oauth(_) => Refusal::new(b"08P01", "malformed OAUTHBEARER message"),
+            LoginError::EarlyBytes => {
+                Refusal::new(b"08P01", "too much data before the end of the login")
+            }
+            LoginError::Unprotected => Refusal::new(b"28000", "this login method requires TLS")
+                .with_hint("Connect with sslmode=require or stricter."),
+            LoginError::Misuse => Refusal::new(b"XX000", "internal error during login"),
+        }
+    }
+}

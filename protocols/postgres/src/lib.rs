@@ -7,11 +7,11 @@
 //! | module | what it does |
 //! |---|---|
 //! | [`wire`] | splits a stream into messages; decodes and encodes each of them |
-//! | `startup` | the untyped first packets: start-up, SSL, GSS and cancel requests |
-//! | `login::downstream` | plays the server towards the agent until it has said who it is |
-//! | `login::upstream` | plays the client towards the target until it is ready for queries |
-//! | `scram` | SCRAM-SHA-256 and -PLUS, client role, with keys that can be cached |
-//! | `cancel` | cancel requests, with the key lengths of protocol 3.2 |
+//! | [`startup`] | the untyped first packets: start-up, SSL, GSS and cancel requests |
+//! | [`login::downstream`] | plays the server towards the agent until it has said who it is |
+//! | [`login::upstream`] | plays the client towards the target until it is ready for queries |
+//! | [`scram`] | SCRAM-SHA-256 and -PLUS, client role, with keys that can be cached |
+//! | [`cancel`] | cancel requests, with the key lengths of protocol 3.2 |
 //! | [`session`] | everything after login, both directions |
 //!
 //! What this crate leaves to others: TLS itself, dialling, who an agent is, what a
@@ -30,8 +30,12 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod cancel;
 pub mod error;
+pub mod login;
+pub mod scram;
 pub mod session;
+pub mod startup;
 pub mod wire;
 
-pub use error::{Refusal, WireError};
+pub use error::{LoginError, Refusal, WireError};

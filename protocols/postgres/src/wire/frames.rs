@@ -24,13 +24,22 @@ const HEADER_BYTES: usize = 5;
 /// The length counts itself.
 const LENGTH_MIN: u32 = 4;
 
-/// One whole message.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// One whole message. `Debug` shows its type and length, never its bytes.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Frame {
     /// Type byte.
     pub tag: u8,
     /// Header and body: exactly the bytes that came. At least 5 bytes.
     pub raw: Bytes,
+}
+
+impl std::fmt::Debug for Frame {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Frame")
+            .field("tag", &char::from(self.tag))
+            .field("bytes", &self.raw.len())
+            .finish()
+    }
 }
 
 impl Frame {
@@ -71,8 +80,8 @@ pub enum Treatment {
     Refuse,
 }
 
-/// What [`Frames::next`] hands out.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What [`Frames::next`] hands out. `Debug` shows no bytes.
+#[derive(Clone, PartialEq, Eq)]
 pub enum Piece {
     /// A whole message.
     Frame(Frame),
@@ -89,6 +98,17 @@ pub enum Piece {
     End,
 }
 
+impl std::fmt::Debug for Piece {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Piece::Frame(frame) => frame.fmt(f),
+            Piece::Start { tag, length } => write!(f, "Start({:?}, {length})", char::from(*tag)),
+            Piece::Chunk(bytes) => write!(f, "Chunk({} bytes)", bytes.len()),
+            Piece::End => f.write_str("End"),
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
 enum State {
     /// Between messages, or inside a header.
@@ -101,14 +121,22 @@ enum State {
     Failed(WireError),
 }
 
-/// The splitter of one direction of one connection.
-#[derive(Debug)]
+/// The splitter of one direction of one connection. `Debug` shows no bytes.
 pub struct Frames {
     state: State,
     front: Bytes,
     queued: VecDeque<Bytes>,
     joined: BytesMut,
     buffered: usize,
+}
+
+impl std::fmt::Debug for Frames {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Frames")
+            .field("state", &self.state)
+            .field("buffered", &self.buffered)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Default for Frames {

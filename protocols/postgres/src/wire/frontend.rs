@@ -120,9 +120,19 @@ pub enum FrontendMessage<'a> {
     /// CopyFail: the reason that the agent gives.
     CopyFail(&'a [u8]),
     /// A message of type `p`, whose shape depends on what was asked for; undecoded.
-    Password(&'a [u8]),
+    Password(Secret<'a>),
     /// Terminate.
     Terminate,
+}
+
+/// Bytes that `Debug` does not show.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Secret<'a>(pub &'a [u8]);
+
+impl std::fmt::Debug for Secret<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Secret({} bytes)", self.0.len())
+    }
 }
 
 /// Decodes a message body by its type byte. Errors: [`WireError::UnknownTag`] and
@@ -138,7 +148,7 @@ pub fn decode(tag: u8, body: &[u8]) -> Result<FrontendMessage<'_>, WireError> {
         tag::FUNCTION_CALL => FrontendMessage::FunctionCall(FunctionCall::decode(body)?),
         tag::COPY_DATA => FrontendMessage::CopyData(body),
         tag::COPY_FAIL => FrontendMessage::CopyFail(one_string(body)?),
-        tag::PASSWORD => FrontendMessage::Password(body),
+        tag::PASSWORD => FrontendMessage::Password(Secret(body)),
         tag::SYNC => empty(body, FrontendMessage::Sync)?,
         tag::FLUSH => empty(body, FrontendMessage::Flush)?,
         tag::COPY_DONE => empty(body, FrontendMessage::CopyDone)?,

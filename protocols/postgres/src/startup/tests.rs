@@ -1,0 +1,1 @@
+//! Start-up packets: layouts, truncations, lying lengths.
