@@ -62,8 +62,7 @@ pub enum Event {
         /// One of Execute, Describe, Close, Sync, CopyDone, CopyFail, Terminate.
         unit: Unit,
     },
-    /// The session refused a request by itself (too large, name too long, password
-    /// message after login).
+    /// The session refused a request by itself (too large, name too long).
     Refused {
         /// Its id.
         id: UnitId,
@@ -74,7 +73,8 @@ pub enum Event {
         /// What the agent reads.
         sqlstate: [u8; 5],
     },
-    /// What became of a request. A Query gives one per statement that was run.
+    /// What became of a request. A Query gives one per statement that was run. Id 0: a
+    /// FATAL error while nothing was outstanding.
     Answered {
         /// The request.
         id: UnitId,

@@ -151,7 +151,10 @@ impl ReadValues {
     /// Format and bytes of each value; see [`BindValues::iter`].
     pub fn iter(&self) -> impl Iterator<Item = (i16, Option<&[u8]>)> {
         self.parts().into_iter().flat_map(|(formats, values)| {
-            values.iter().enumerate().map(move |(index, value)| (formats.of(index).unwrap_or(-1), value))
+            values
+                .iter()
+                .enumerate()
+                .map(move |(index, value)| (formats.of(index).unwrap_or(-1), value))
         })
     }
 }
