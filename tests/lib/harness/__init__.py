@@ -10,6 +10,7 @@ Everything that is started here is stopped again when its `with` block ends,
 when the interpreter exits, and (by the kernel) when the interpreter is killed.
 """
 
+from . import configs as configs
 from .certificates import CertificateAuthority
 from .endpoint import Endpoint
 from .gateway import Gateway, GatewayFailed
@@ -27,6 +28,7 @@ __all__ = [
     "PostgresServer",
     "Process",
     "Report",
+    "configs",
     "free_port",
     "pg18_home",
     "server_user",
