@@ -63,7 +63,7 @@ address = "127.0.0.1:{control}"
 [limits]
 statement_bytes_max = 67108864
 statement_tokens_max = 1000000
-statement_nesting_max = 2000
+statement_nesting_max = 500
 [[listeners]]
 {listener_text}
 {target(server, name, account)}

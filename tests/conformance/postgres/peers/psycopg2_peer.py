@@ -59,7 +59,8 @@ def check_named_cursor_with_hold():
 def check_asynchronous_notify():
     with connect() as c:
         c.set_isolation_level(psycopg2.extensions.ISOLATION_LEVEL_AUTOCOMMIT)
-        c.cursor().execute("LISTEN a; NOTIFY a, 'self'")
+        c.cursor().execute("LISTEN a")
+        c.cursor().execute("NOTIFY a, 'self'")
         c.poll()
         if not c.notifies:
             select.select([c], [], [], 10)
