@@ -371,3 +371,6 @@ fn parse_header(bytes: &[u8]) -> Option<(u8, u32)> {
     let (&[tag, a, b, c, d], _) = bytes.split_first_chunk::<HEADER_BYTES>()?;
     Some((tag, u32::from_be_bytes([a, b, c, d])))
 }
+
+#[cfg(test)]
+mod tests;

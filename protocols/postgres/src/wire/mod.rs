@@ -17,3 +17,6 @@ pub mod values;
 pub use frames::{Frame, Frames, Piece, Treatment};
 pub use reader::Reader;
 pub use values::{Formats, Oids, Values};
+
+#[cfg(test)]
+mod tests;
