@@ -2,14 +2,23 @@
 
 #![forbid(unsafe_code)]
 
+mod checks;
 mod detector;
 mod error;
 mod findings;
+mod forms;
+#[cfg(feature = "hyperscan")]
+mod hyperscan;
 mod known;
+mod literals;
 mod mark;
 mod masker;
 mod pack;
+mod pattern;
 mod rules;
+mod screen;
+mod search;
+mod span;
 mod stream;
 
 pub use detector::{Boundary, ByteSet, Checksum, Detector, Tail};
@@ -19,7 +28,9 @@ pub use known::{KNOWN_BITS_MIN, KnownSecret, WeakKnown, known_secret_bits};
 pub use mark::{Fill, KIND_BYTES_MAX, TAG_BYTES};
 pub use masker::Masker;
 pub use pack::builtin_pack;
-pub use rules::{Config, Engine, RuleSet};
+pub use rules::{
+    CONTEXT_WORDS_MAX, Config, DETECTORS_MAX, Engine, FORM_BYTES_MAX, KNOWN_MAX, RuleSet,
+};
 pub use stream::StreamMasker;
 
 /// Longest match of a detector, in bytes. What is longer needs a

@@ -1,0 +1,438 @@
+//! The exact search of one detector: where its matches stand, after all
+//! second checks, and how far their tails go.
+//!
+//! A *start* is a position with an allowed left neighbour at which the pattern
+//! matches. From each start the longest match counts that passes the other
+//! checks. All of this looks at the value's bytes alone, so it does not matter
+//! how they arrived.
+//!
+//! Costs: one pass of a lazy automaton to find the next start, and the length
+//! of the match for each start. Starts inside a match whose tail covers
+//! everything they could add are skipped.
+
+use std::sync::Arc;
+
+use regex_automata::hybrid::dfa::{Cache, DFA, OverlappingState};
+use regex_automata::{Anchored, Input, MatchError, MatchKind};
+
+use crate::pattern::{self, Pattern};
+use crate::span::Hit;
+use crate::{Boundary, ByteSet, Checksum, Detector, MaskError, Tail, checks};
+
+/// Longest end of a [`Tail::Until`], in bytes.
+const TAIL_END_BYTES_MAX: usize = 64;
+
+/// A compiled detector.
+pub(crate) struct Rule {
+    /// Kind number.
+    pub(crate) kind: u32,
+    left: Boundary,
+    right: Boundary,
+    min_entropy: Option<f32>,
+    checksum: Option<Checksum>,
+    context: Vec<Vec<u8>>,
+    /// Numbers of the context words in the rule set.
+    pub(crate) words: Vec<usize>,
+    keep: (usize, usize),
+    tail: Option<TailRule>,
+    len_min: usize,
+    pub(crate) len_max: usize,
+    /// The pattern behind a byte that the left boundary allows (or the bare
+    /// pattern without one), leftmost first.
+    find: DFA,
+    /// The same, reversed.
+    find_back: DFA,
+    /// The bare pattern, all matches.
+    body: DFA,
+    /// Reversed proper prefixes; only where there are context words, all other
+    /// detectors share one automaton.
+    prefixes: Option<DFA>,
+}
+
+/// Working memory for one [`Rule`], made when it is first needed.
+#[derive(Default)]
+pub(crate) struct RuleCache {
+    find: Option<Cache>,
+    find_back: Option<Cache>,
+    body: Option<Cache>,
+    prefixes: Option<Cache>,
+}
+
+struct TailRule {
+    set: ByteSet,
+    end: Vec<u8>,
+    /// For each length of `end` matched so far, what remains matched when the
+    /// next byte differs (Knuth, Morris and Pratt).
+    fallback: Vec<u8>,
+    /// All bytes of the pattern are in `set`, and nothing but the set ends the
+    /// tail: a match that starts inside the run adds nothing.
+    covers: bool,
+}
+
+/// A tail that had not ended where the bytes did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TailState {
+    /// Which detector.
+    pub(crate) rule: usize,
+    /// Bytes of its `end` matched so far.
+    matched: u8,
+}
+
+impl Rule {
+    /// Compiles a detector whose pattern has been read.
+    pub(crate) fn compile(
+        detector: &Detector,
+        read: &Pattern,
+        kind: u32,
+        words: Vec<usize>,
+    ) -> Result<Rule, MaskError> {
+        let who = detector.kind.as_str();
+        let find = match detector.left.refused() {
+            Some(refused) => read.after_byte_outside(&refused),
+            None => read.hir().clone(),
+        };
+        let prefixes = if words.is_empty() {
+            None
+        } else {
+            let tree = read.prefixes(detector.right != Boundary::None);
+            Some(pattern::automaton(&[&tree], true, MatchKind::All, who)?)
+        };
+        Ok(Rule {
+            kind,
+            left: detector.left,
+            right: detector.right,
+            min_entropy: detector.min_entropy,
+            checksum: detector.checksum,
+            context: detector
+                .context
+                .iter()
+                .map(|word| word.to_ascii_lowercase().into_bytes())
+                .collect(),
+            words,
+            keep: detector.keep,
+            tail: TailRule::compile(detector, read)?,
+            len_min: read.len_min,
+            len_max: read.len_max,
+            find: pattern::automaton(&[&find], false, MatchKind::LeftmostFirst, who)?,
+            find_back: pattern::automaton(&[&find], true, MatchKind::All, who)?,
+            body: pattern::automaton(&[read.hir()], false, MatchKind::All, who)?,
+            prefixes,
+        })
+    }
+
+    /// The most bytes at the end of a stream that can wait for this detector.
+    pub(crate) fn hold_back_max(&self) -> usize {
+        self.len_max - 1 + usize::from(self.right != Boundary::None)
+    }
+
+    /// Whether the bare pattern matches anywhere, whatever stands around it.
+    pub(crate) fn matches_anywhere(&self, cache: &mut RuleCache, bytes: &[u8]) -> bool {
+        let cache = cache.body.get_or_insert_with(|| self.body.create_cache());
+        let input = Input::new(bytes).earliest(true);
+        // An engine that fails has not ruled anything out.
+        self.body
+            .try_search_fwd(cache, &input)
+            .map_or(true, |half| half.is_some())
+    }
+
+    /// The first position, not before `from`, at which a match could still
+    /// begin that has not come to its end. Only for detectors with context
+    /// words.
+    pub(crate) fn first_open(&self, cache: &mut RuleCache, bytes: &[u8], from: usize) -> usize {
+        let Some(prefixes) = &self.prefixes else {
+            return bytes.len();
+        };
+        let cache = cache
+            .prefixes
+            .get_or_insert_with(|| prefixes.create_cache());
+        first_open(prefixes, cache, bytes, from, self.hold_back_max())
+    }
+
+    /// Appends all matches that start in `from..upto` of `bytes`; what stands
+    /// before `from` is context, and `bytes` begins with the value unless
+    /// `from` is larger than any look behind. `index` is the detector's own
+    /// number, for tails that had not ended.
+    #[allow(clippy::too_many_arguments)]
+    pub(crate) fn collect(
+        &self,
+        cache: &mut RuleCache,
+        index: usize,
+        bytes: &[u8],
+        from: usize,
+        upto: usize,
+        hits: &mut Vec<Hit>,
+        tails: &mut Vec<TailState>,
+    ) {
+        let mut at = from;
+        while at < upto {
+            let start = match self.next_start(cache, bytes, at) {
+                Ok(Some(start)) if start < upto => start,
+                Ok(_) => return,
+                Err(_) => return self.give_up(bytes, at, hits),
+            };
+            match self.best_end(cache, bytes, start) {
+                Ok(Some(end)) => at = self.accept(index, bytes, start, end, hits, tails),
+                Ok(None) => at = start + 1,
+                Err(_) => return self.give_up(bytes, at, hits),
+            }
+        }
+    }
+
+    /// The lazy automata have no reason to fail (no quit bytes, no limit on
+    /// clearing their caches). If one does, everything from here is masked.
+    fn give_up(&self, bytes: &[u8], from: usize, hits: &mut Vec<Hit>) {
+        hits.push(Hit {
+            begin: from,
+            end: bytes.len(),
+            head_end: bytes.len(),
+            kind: self.kind,
+            continues: false,
+        });
+    }
+
+    /// The first start at or after `at`.
+    fn next_start(
+        &self,
+        cache: &mut RuleCache,
+        bytes: &[u8],
+        at: usize,
+    ) -> Result<Option<usize>, MatchError> {
+        let behind = usize::from(self.left != Boundary::None);
+        if at == 0 && behind == 1 {
+            let body = cache.body.get_or_insert_with(|| self.body.create_cache());
+            let input = Input::new(bytes).anchored(Anchored::Yes).earliest(true);
+            if self.body.try_search_fwd(body, &input)?.is_some() {
+                return Ok(Some(0));
+            }
+        }
+        let from = at.max(behind) - behind;
+        if from > bytes.len() {
+            return Ok(None);
+        }
+        let find = cache.find.get_or_insert_with(|| self.find.create_cache());
+        let input = Input::new(bytes).span(from..bytes.len());
+        let Some(end) = self.find.try_search_fwd(find, &input)? else {
+            return Ok(None);
+        };
+        let back = cache
+            .find_back
+            .get_or_insert_with(|| self.find_back.create_cache());
+        let input = Input::new(bytes)
+            .span(from..end.offset())
+            .anchored(Anchored::Yes);
+        let start = self.find_back.try_search_rev(back, &input)?;
+        // A match that was seen going forward is seen going back.
+        debug_assert!(start.is_some());
+        Ok(start.map(|half| half.offset() + behind))
+    }
+
+    /// The longest end of a match from `start` that passes the checks.
+    fn best_end(
+        &self,
+        cache: &mut RuleCache,
+        bytes: &[u8],
+        start: usize,
+    ) -> Result<Option<usize>, MatchError> {
+        if !self.context.is_empty() && !checks::context(bytes, start, &self.context) {
+            return Ok(None);
+        }
+        if self.len_min == self.len_max {
+            let end = start.saturating_add(self.len_min);
+            return Ok(self.passes(bytes, start, end).then_some(end));
+        }
+        let body = cache.body.get_or_insert_with(|| self.body.create_cache());
+        let span = start..start.saturating_add(self.len_max).min(bytes.len());
+        let input = Input::new(bytes).span(span).anchored(Anchored::Yes);
+        let mut state = OverlappingState::start();
+        let mut best = None;
+        loop {
+            self.body
+                .try_search_overlapping_fwd(body, &input, &mut state)?;
+            match state.get_match() {
+                Some(half) if self.passes(bytes, start, half.offset()) => {
+                    best = Some(half.offset())
+                }
+                Some(_) => {}
+                None => return Ok(best),
+            }
+        }
+    }
+
+    fn passes(&self, bytes: &[u8], start: usize, end: usize) -> bool {
+        let Some(text) = bytes.get(start..end) else {
+            return false;
+        };
+        self.right.allows(bytes.get(end).copied())
+            && self
+                .checksum
+                .is_none_or(|kind| checks::checksum(kind, text))
+            && self
+                .min_entropy
+                .is_none_or(|least| checks::entropy(text) >= least)
+    }
+
+    /// Notes a match and tells where the next start is to be looked for.
+    fn accept(
+        &self,
+        index: usize,
+        bytes: &[u8],
+        start: usize,
+        end: usize,
+        hits: &mut Vec<Hit>,
+        tails: &mut Vec<TailState>,
+    ) -> usize {
+        let head_end = end - self.keep.1;
+        let mut hit = Hit {
+            begin: start + self.keep.0,
+            end: head_end,
+            head_end,
+            kind: self.kind,
+            continues: false,
+        };
+        let mut next = start + 1;
+        if let Some(tail) = &self.tail {
+            let rest = bytes.get(end..).unwrap_or(&[]);
+            let (len, open) = tail.advance(0, rest);
+            hit.end = end + len;
+            if let Some(matched) = open {
+                note(
+                    tails,
+                    TailState {
+                        rule: index,
+                        matched,
+                    },
+                );
+            }
+            if tail.covers {
+                next = next.max(hit.end);
+            }
+        }
+        hits.push(hit);
+        next
+    }
+
+    /// Lets a tail go on over further bytes: how many it takes, and its state
+    /// if it is still open behind them.
+    pub(crate) fn advance_tail(
+        &self,
+        state: TailState,
+        bytes: &[u8],
+    ) -> (usize, Option<TailState>) {
+        match &self.tail {
+            Some(tail) => {
+                let (len, open) = tail.advance(state.matched, bytes);
+                (len, open.map(|matched| TailState { matched, ..state }))
+            }
+            None => (0, None),
+        }
+    }
+}
+
+/// Adds an open tail. Two of one detector in the same state go the same way
+/// from here, so there are never more than the bytes of all `end`s.
+pub(crate) fn note(tails: &mut Vec<TailState>, state: TailState) {
+    if !tails.contains(&state) {
+        tails.push(state);
+    }
+}
+
+/// Runs reversed prefixes back from the end of `bytes` to the first position,
+/// not before `from`, from which all to the end is a proper prefix of a match.
+pub(crate) fn first_open(
+    prefixes: &DFA,
+    cache: &mut Cache,
+    bytes: &[u8],
+    from: usize,
+    hold_back_max: usize,
+) -> usize {
+    let from = from.max(bytes.len().saturating_sub(hold_back_max));
+    let input = Input::new(bytes)
+        .span(from..bytes.len())
+        .anchored(Anchored::Yes);
+    match prefixes.try_search_rev(cache, &input) {
+        Ok(Some(half)) => half.offset(),
+        Ok(None) => bytes.len(),
+        // Nothing is ruled out: hold back as much as ever could be open.
+        Err(_) => from,
+    }
+}
+
+impl TailRule {
+    fn compile(detector: &Detector, read: &Pattern) -> Result<Option<TailRule>, MaskError> {
+        let wrong = |reason| {
+            Err(MaskError::DetectorInconsistent {
+                kind: detector.kind.clone(),
+                reason,
+            })
+        };
+        let Some(tail) = &detector.tail else {
+            return Ok(None);
+        };
+        if detector.keep.1 != 0 {
+            return wrong("a tail and bytes kept at the end exclude each other");
+        }
+        let (set, end) = match tail {
+            Tail::While(set) => (*set, Vec::new()),
+            Tail::Until { set, end } => {
+                if !(1..=TAIL_END_BYTES_MAX).contains(&end.len()) {
+                    return wrong("the end of a tail has 1 to 64 bytes");
+                }
+                if !end.bytes().all(|byte| set.has(byte)) {
+                    return wrong("every byte of the end of a tail must be in its set");
+                }
+                (*set, end.as_bytes().to_vec())
+            }
+        };
+        let fallback = (0..=end.len())
+            .map(|len| {
+                let done = end.get(..len).unwrap_or(&[]);
+                let shorter = (0..len)
+                    .rev()
+                    .find(|n| done.ends_with(end.get(..*n).unwrap_or(&[])));
+                u8::try_from(shorter.unwrap_or(0)).unwrap_or(0)
+            })
+            .collect();
+        Ok(Some(TailRule {
+            covers: end.is_empty() && read.within(&set),
+            set,
+            end,
+            fallback,
+        }))
+    }
+
+    /// How many bytes the tail takes, and how much of its end is matched if it
+    /// is still open.
+    fn advance(&self, matched: u8, bytes: &[u8]) -> (usize, Option<u8>) {
+        if self.end.is_empty() {
+            let len = bytes.iter().position(|byte| !self.set.has(*byte));
+            return (len.unwrap_or(bytes.len()), len.is_none().then_some(0));
+        }
+        let mut matched = matched;
+        for (index, byte) in bytes.iter().enumerate() {
+            if !self.set.has(*byte) {
+                return (index, None);
+            }
+            loop {
+                if self.end.get(usize::from(matched)) == Some(byte) {
+                    matched += 1;
+                    break;
+                }
+                if matched == 0 {
+                    break;
+                }
+                matched = self
+                    .fallback
+                    .get(usize::from(matched))
+                    .copied()
+                    .unwrap_or(0);
+            }
+            if usize::from(matched) == self.end.len() {
+                return (index + 1, None);
+            }
+        }
+        (bytes.len(), Some(matched))
+    }
+}
+
+/// Names of kinds by number.
+pub(crate) type Kinds = Vec<Arc<str>>;
