@@ -27,7 +27,8 @@
 //! server went through [`Content`]. Outputs of one side are in order; events come before
 //! the writes that they speak of.
 //!
-//! **What may not.** A Bind whose values were not read ([`BindValues::Unread`]) has only
+//! **What may not.** Rows that are clean are forwarded without being taken apart: their
+//! framing is checked, their inside is the server's. A Bind whose values were not read ([`BindValues::Unread`]) has only
 //! its names checked. Between a COPY that failed before the server met a Sync of the agent
 //! and its ReadyForQuery, an agent that pipelines further extended messages ends the
 //! session: it cannot be known whether they are discarded (see `responses`).
@@ -259,6 +260,18 @@ impl<C: Content> Session<C> {
         self.last_words(refusal);
         self.terminate_upstream();
         self.close(CloseReason::Ended);
+    }
+
+    /// Says something to the agent between two messages (that a request is held, say).
+    /// False where the agent is in the middle of a message or the session is over: to be
+    /// tried again after the next drain.
+    pub fn notice(&mut self, notice: &Refusal) -> bool {
+        if self.large.is_some() || self.life.is_over() {
+            return false;
+        }
+        let words = refusal::error_response(Severity::Notice, notice, self.encoding_utf8);
+        self.down.made().extend_from_slice(&words);
+        true
     }
 
     /// The next output; `None` when there is none for now.
