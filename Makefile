@@ -41,7 +41,7 @@ lint: ## formatting, clippy, doc warnings, dependencies, scripts
 	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
 	scripts/deny
-	if command -v shellcheck >/dev/null; then shellcheck .ci/run scripts/install scripts/venv scripts/deny; fi
+	if command -v shellcheck >/dev/null; then shellcheck .ci/run scripts/demo scripts/deny scripts/fuzz scripts/install scripts/venv; fi
 	$(PYTHON) -W error -m compileall -q tests bench scripts
 
 .PHONY: conformance
