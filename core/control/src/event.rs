@@ -3,11 +3,11 @@
 use std::fmt;
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 /// One part of the gateway's health.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct HealthCheck {
     /// Short fixed name: `recorder`, `shards`, `store`.
     pub name: String,
@@ -17,7 +17,7 @@ pub struct HealthCheck {
 
 /// The gateway's health. `/healthz` shows it to anyone who can reach the API,
 /// so names are all it has.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HealthReport {
     /// The parts; the gateway is well if all of them are.
     pub checks: Vec<HealthCheck>,

@@ -23,6 +23,7 @@
 //!                   ▼   ▼                    ▼
 //!               denied  expired           expired
 //! ```
+//! (A grant that was not used yet can also be denied: the yes is taken back.)
 //! Each arrow is one transaction that is on disk before anybody hears of it. A
 //! request is let through only by the arrow into `spent`, which a row can take
 //! once: so at most one request runs per approval, whatever is cut where.
@@ -36,13 +37,28 @@
 
 #![forbid(unsafe_code)]
 
+mod api;
+mod broker;
+mod client;
+mod command;
 mod config;
 mod control;
+mod encoding;
 mod error;
 mod event;
+mod fetch;
 mod handle;
 mod hold;
+mod secret_file;
+mod server;
+mod store;
 
+pub use api::{
+    AnswerBody, ApprovalList, ApprovalStateName, ApprovalSummary, ApprovalView, AuditEntryView,
+    AuditList, HealthView, MintBody, MintedView, Problem, ShownBytes, StateEntry, TokenList,
+    TokenView,
+};
+pub use client::{Client, ClientError};
 pub use config::{ControlConfig, ControlLimits, ControlListen};
 pub use control::Control;
 pub use error::ControlError;

@@ -164,6 +164,22 @@ impl TokenTable {
         Ok(Self { by_id })
     }
 
+    /// The same table with one token added, or put in the place of the one of
+    /// its id.
+    ///
+    /// # Errors
+    /// It would be more than [`TOKENS_MAX`].
+    pub fn with_token(&self, token: GatewayToken) -> Result<Self, TokenTableError> {
+        let mut by_id = self.by_id.clone();
+        by_id.insert(token.id.clone(), token);
+        if by_id.len() > TOKENS_MAX {
+            return Err(TokenTableError::TooMany {
+                count_max: TOKENS_MAX,
+            });
+        }
+        Ok(Self { by_id })
+    }
+
     /// How many tokens it has, dead ones too.
     #[must_use]
     pub fn len(&self) -> usize {
