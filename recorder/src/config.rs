@@ -68,21 +68,21 @@ impl Config {
         }
     }
 
-    /// Bytes of records that the writer takes before it looks at the cap and the clock again; a
-    /// turn of each ring may come on top.
+    /// Bytes of records that the writer takes before it looks at the cap and the clock again; one
+    /// record may come on top.
     pub(crate) fn drain_bytes_max(&self) -> usize {
         ROUND_BYTES_MAX.min(self.ring_bytes_max)
     }
 
-    /// Bytes that may still come to disk when no further append is taken: twice what the rings can
-    /// hold (one filling is on its way to the disk while the next one is appended), and what new
-    /// segments cost.
+    /// Bytes that may still come to disk when no further append is taken: what the rings hold, what
+    /// the writer took since it last looked (a round and a record, each no more than a ring), and
+    /// what new segments cost.
     pub(crate) fn reserve_bytes(&self) -> u64 {
         let ring = self.ring_bytes_max as u64
             + (self.ring_entries as u64).saturating_mul(FRAME_OVERHEAD_BYTES as u64);
-        let rings = (self.shards as u64).saturating_mul(2 * ring);
-        let per_segment = (HEADER_BYTES + 4 * FRAME_OVERHEAD_BYTES) as u64;
+        let rings = (self.shards as u64 + 2).saturating_mul(ring);
         let segments = rings / self.segment_bytes_max.max(1) + 4;
+        let per_segment = (HEADER_BYTES + 4 * FRAME_OVERHEAD_BYTES) as u64;
         rings.saturating_add(segments.saturating_mul(per_segment))
     }
 
@@ -113,7 +113,7 @@ impl Config {
         if self.total_bytes_max < least {
             return bad(
                 "total_bytes_max",
-                "at least two segments and twice what the rings can hold, 2 x shards x (ring_bytes_max + 116 x ring_entries)",
+                "at least two segments and what can be on its way, (shards + 2) x (ring_bytes_max + 116 x ring_entries)",
             );
         }
         Ok(())

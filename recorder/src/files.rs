@@ -159,34 +159,44 @@ pub(crate) fn read_header(path: &Path) -> Result<Vec<u8>, RecorderError> {
     Ok(bytes)
 }
 
-/// Makes a segment with its header in it, durable under its name. A crash on the way leaves a
-/// `.tmp` file, never a segment without its header.
-pub(crate) fn create_segment(
+/// Where a segment's header waits until the segment before it is closed.
+pub(crate) fn prepared_path(dir: &Path, number: u64) -> PathBuf {
+    segment_path(dir, number).with_extension("tmp")
+}
+
+/// Writes a segment's header, durable, under a name that is not a segment's yet. A crash on the way
+/// to `publish_segment` leaves a `.tmp` file, never a segment without its header.
+pub(crate) fn prepare_segment(
     dir: &Path,
     number: u64,
     header: &[u8; HEADER_BYTES],
 ) -> Result<File, RecorderError> {
-    let path = segment_path(dir, number);
-    let temporary = path.with_extension("tmp");
-    remove_if_there(&temporary)?;
+    let path = prepared_path(dir, number);
+    remove_if_there(&path)?;
     let mut file = OpenOptions::new()
         .create_new(true)
         .write(true)
         .mode(0o600)
-        .open(&temporary)
-        .map_err(io_error("create", &temporary))?;
+        .open(&path)
+        .map_err(io_error("create", &path))?;
     file.write_all(header)
         .and_then(|()| file.sync_all())
-        .map_err(io_error("write", &temporary))?;
+        .map_err(io_error("write", &path))?;
+    sync_directory(dir)?;
+    Ok(file)
+}
+
+/// Gives a prepared segment its name, durable.
+pub(crate) fn publish_segment(dir: &Path, number: u64) -> Result<(), RecorderError> {
+    let path = segment_path(dir, number);
     if path.exists() {
         return Err(RecorderError::Damaged {
             segment: number,
             what: "a file of this number is there already".to_owned(),
         });
     }
-    fs::rename(&temporary, &path).map_err(io_error("name", &path))?;
-    sync_directory(dir)?;
-    Ok(file)
+    fs::rename(prepared_path(dir, number), &path).map_err(io_error("name", &path))?;
+    sync_directory(dir)
 }
 
 /// Deletes a file and makes that durable.

@@ -382,3 +382,118 @@ pub fn decode_frame(bytes: &[u8]) -> Result<Frame<'_>, FrameError> {
         size,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head() -> FrameHead {
+        FrameHead {
+            kind: FrameKind::Session,
+            shard: 0x0102,
+            session: SessionId([9; 16]),
+            sequence: 3,
+            position: 4,
+            wall_clock_us: 5,
+            previous: [6; 32],
+        }
+    }
+
+    /// A frame whose byte `at` is `value`, with the hash that fits.
+    fn patched(at: usize, value: u8) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        encode_frame(&mut bytes, &head(), b"body");
+        bytes[at] = value;
+        let end = bytes.len() - 32;
+        let hash = record_hash(&bytes[..end]);
+        bytes[end..].copy_from_slice(&hash);
+        bytes
+    }
+
+    #[test]
+    fn reads_what_it_writes_and_leaves_the_rest() {
+        let mut bytes = Vec::new();
+        let hash = encode_frame(&mut bytes, &head(), b"body");
+        assert_eq!(bytes.len(), FRAME_OVERHEAD_BYTES + 4);
+        bytes.extend_from_slice(b"next");
+        let frame = decode_frame(&bytes).expect("whole");
+        assert_eq!(
+            (frame.head, frame.body, frame.hash),
+            (head(), &b"body"[..], hash)
+        );
+        assert_eq!(frame.size, bytes.len() - 4);
+    }
+
+    #[test]
+    fn each_beginning_of_a_frame_is_partial() {
+        let mut bytes = Vec::new();
+        encode_frame(&mut bytes, &head(), b"body");
+        for cut in 0..bytes.len() {
+            assert_eq!(
+                decode_frame(&bytes[..cut]),
+                Err(FrameError::Partial),
+                "{cut}"
+            );
+        }
+    }
+
+    #[test]
+    fn refuses_unknown_kinds_and_flags_with_a_clear_message() {
+        for (at, value, word) in [(8, 3, "kind 3"), (8, 0, "kind 0"), (9, 1, "flags 0x1")] {
+            match decode_frame(&patched(at, value)) {
+                Err(FrameError::Unknown { what, .. }) => assert!(what.contains(word), "{what}"),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn refuses_lying_lengths() {
+        for length in [0u32, 107, FRAME_BYTES_MAX as u32, u32::MAX] {
+            let mut bytes = patched(8, 1);
+            bytes[..4].copy_from_slice(&length.to_le_bytes());
+            assert_eq!(decode_frame(&bytes), Err(FrameError::Length));
+            bytes[4..8].copy_from_slice(&(!length).to_le_bytes());
+            assert_eq!(decode_frame(&bytes), Err(FrameError::Length));
+        }
+    }
+
+    #[test]
+    fn headers_of_other_versions_are_refused_by_name() {
+        let header = Header {
+            segment: 1,
+            first_position: 2,
+            created_us: 3,
+            writer: SessionId([4; 16]),
+            previous: [5; 32],
+        };
+        let good = header.encode();
+        assert_eq!(Header::decode(&good), Ok(header));
+        for cut in 0..good.len() {
+            assert_eq!(Header::decode(&good[..cut]), Err(HeaderError::Short));
+        }
+        for (at, expected) in [
+            (0, HeaderError::Magic),
+            (
+                8,
+                HeaderError::Version {
+                    version: 0,
+                    flags: 0,
+                },
+            ),
+            (
+                12,
+                HeaderError::Version {
+                    version: 1,
+                    flags: 1,
+                },
+            ),
+            (16, HeaderError::Hash),
+            (119, HeaderError::Hash),
+        ] {
+            let mut bad = good;
+            bad[at] ^= 1;
+            assert_eq!(Header::decode(&bad), Err(expected));
+        }
+    }
+}

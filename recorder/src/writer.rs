@@ -63,6 +63,8 @@ pub(crate) struct Writer {
     next_position: u64,
     chains: HashMap<SessionId, ChainHead>,
     batch: Vec<u8>,
+    /// The shard whose ring is next.
+    turn: usize,
     /// Per shard: records taken from its ring and encoded.
     taken: Vec<u64>,
     /// Per shard: records that were last reported durable.
@@ -103,7 +105,8 @@ impl Writer {
             Some(last) => take_over(last)?,
         };
         let id = SessionId::generate();
-        let current = begin(&config, number, first_position, previous, id)?;
+        let current = prepare(&config, number, first_position, previous, id)?;
+        files::publish_segment(&config.dir, number)?;
         let shards = config.shards;
         let mut writer = Self {
             config,
@@ -117,6 +120,7 @@ impl Writer {
             next_position: first_position,
             chains: HashMap::new(),
             batch: Vec::new(),
+            turn: 0,
             taken: vec![0; shards],
             reported: vec![0; shards],
             unsynced_since: None,
@@ -240,8 +244,13 @@ impl Writer {
         let mut drained_bytes = 0;
         loop {
             let mut any = false;
-            for shard in 0..self.config.shards {
+            for _ in 0..self.config.shards {
+                let shard = self.turn;
+                self.turn = (shard + 1) % self.config.shards;
                 for _ in 0..TURN_RECORDS_MAX {
+                    if drained_bytes >= drain_bytes_max {
+                        return Ok(true);
+                    }
                     let shared = Arc::clone(&self.shared);
                     let ring = &shared.rings[shard];
                     let Some(entry) = ring.queue.pop() else {
@@ -255,9 +264,6 @@ impl Writer {
                     ring.bytes.fetch_sub(size, Ordering::Release);
                     recorded?;
                 }
-            }
-            if drained_bytes >= drain_bytes_max {
-                return Ok(true);
             }
             if !any {
                 return Ok(false);
@@ -336,23 +342,26 @@ impl Writer {
         self.rotate()
     }
 
+    /// The next segment's header is on disk before this one says that there is a next one, so that
+    /// a crash in between does not look like a segment that somebody took away.
     fn rotate(&mut self) -> Result<(), RecorderError> {
         self.note(&WriterBody::Closed { rotated: true });
-        self.write()?;
-        self.commit()?;
         let number = self.current.number;
-        let closed = SegmentFile {
-            number,
-            path: files::segment_path(&self.config.dir, number),
-            bytes: self.current.bytes,
-        };
-        let next = begin(
+        let next = prepare(
             &self.config,
             number + 1,
             self.next_position,
             self.current.hash.value(),
             self.id,
         )?;
+        self.write()?;
+        self.commit()?;
+        files::publish_segment(&self.config.dir, number + 1)?;
+        let closed = SegmentFile {
+            number,
+            path: files::segment_path(&self.config.dir, number),
+            bytes: self.current.bytes,
+        };
         self.older_bytes += closed.bytes;
         self.older.push_back(closed);
         self.current = next;
@@ -543,7 +552,8 @@ fn take_over(last: &SegmentFile) -> Result<Continuation, RecorderError> {
     Ok((last.number + 1, scan.next_position, scan.hash.value(), torn))
 }
 
-fn begin(
+/// A segment that waits for `files::publish_segment`.
+fn prepare(
     config: &Config,
     number: u64,
     first_position: u64,
@@ -559,7 +569,7 @@ fn begin(
     }
     .encode();
     Ok(Current {
-        file: files::create_segment(&config.dir, number, &header)?,
+        file: files::prepare_segment(&config.dir, number, &header)?,
         number,
         bytes: HEADER_BYTES as u64,
         hash: SegmentHash::new(&header),
