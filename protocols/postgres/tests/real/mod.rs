@@ -174,8 +174,10 @@ impl Server {
             _folder: folder,
         };
         let until = std::time::Instant::now() + PATIENCE;
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(std::time::Instant::now() < until, "server does not listen");
+        // The last line of the pid file says when the server takes connections.
+        let ready = || std::fs::read_to_string(data.join("postmaster.pid"));
+        while !ready().is_ok_and(|text| text.trim_end().ends_with("ready")) {
+            assert!(std::time::Instant::now() < until, "server does not start");
             std::thread::yield_now();
         }
         server
