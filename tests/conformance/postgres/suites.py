@@ -144,7 +144,7 @@ def pipeline(tree: pathlib.Path, endpoint: Endpoint, smoke: bool) -> dict[str, O
 
 
 def _first_difference(got: str, want: str) -> str:
-    for number, (one, other) in enumerate(zip(got.splitlines(), want.splitlines()), 1):
+    for number, (one, other) in enumerate(zip(got.splitlines(), want.splitlines(), strict=False), 1):
         if one != other:
             return f"trace line {number}: {one!r}, expected {other!r}"
     return f"trace of {len(got.splitlines())} lines, expected {len(want.splitlines())}"

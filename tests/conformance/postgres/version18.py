@@ -13,8 +13,8 @@ import re
 import subprocess
 import tempfile
 
-from harness import Endpoint, Gateway, PostgresServer, configs, pg18_home
-from harness.postgres import run_as, server_user
+import drivers
+from harness import CertificateAuthority, Endpoint, Gateway, PostgresServer, configs, free_port, pg18_home
 from suites import Outcome
 
 

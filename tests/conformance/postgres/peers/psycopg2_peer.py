@@ -4,7 +4,6 @@ import io
 import select
 
 import psycopg2
-import psycopg2.extensions
 import psycopg2.extras
 from checks import DSN, equal, main, raises
 
@@ -57,15 +56,17 @@ def check_named_cursor_with_hold():
 
 
 def check_asynchronous_notify():
-    with connect() as c:
-        c.set_isolation_level(psycopg2.extensions.ISOLATION_LEVEL_AUTOCOMMIT)
-        c.cursor().execute("LISTEN a")
-        c.cursor().execute("NOTIFY a, 'self'")
+    # Without `with`, which would begin a transaction even here.
+    c = connect()
+    c.autocommit = True
+    c.cursor().execute("LISTEN a")
+    c.cursor().execute("NOTIFY a, 'self'")
+    c.poll()
+    if not c.notifies:
+        select.select([c], [], [], 10)
         c.poll()
-        if not c.notifies:
-            select.select([c], [], [], 10)
-            c.poll()
-        equal(c.notifies[0].payload, "self")
+    equal(c.notifies[0].payload, "self")
+    c.close()
 
 
 def check_large_object():

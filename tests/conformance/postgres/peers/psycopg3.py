@@ -3,7 +3,7 @@
 import threading
 
 import psycopg
-from checks import DSN, equal, main, raises
+from checks import DSN, equal, main
 
 
 def connect(**more):
