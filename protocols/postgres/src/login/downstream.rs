@@ -22,13 +22,17 @@
 //! which the client could do. So the gateway picks one per listener or role, with
 //! [`DownstreamLogin::ask_password`] or [`DownstreamLogin::ask_oauth`].
 
+mod config;
+mod output;
+
 use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
 use zeroize::{Zeroize, Zeroizing};
 
+pub use self::config::{DownstreamConfig, OauthConfig, TlsPolicy};
+pub use self::output::{Accepted, DownstreamOutput, TlsFacts, TokenVia};
 use super::oauth;
-use crate::cancel::CancelRequest;
 use crate::error::{LoginError, Refusal, WireError};
 use crate::startup::{ProtocolVersion, StartupMessage, StartupPacket};
 use crate::wire::backend::{self, ReportBuilder, Severity};
@@ -40,135 +44,6 @@ const TLS_HANDSHAKE: u8 = 0x16;
 const ALPN: &[u8] = b"postgresql";
 /// Least length of an untyped packet: the length itself and a code.
 const PACKET_BYTES_MIN: u32 = 8;
-
-/// Whether the listener speaks TLS.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TlsPolicy {
-    /// Never: SSLRequest is answered `N`.
-    Off,
-    /// If the agent asks.
-    Optional,
-    /// A start-up message in clear is refused. A CancelRequest in clear is not: libpq
-    /// before 17 sends it so even for sessions inside TLS, and only the right key counts.
-    Required,
-}
-
-/// How a listener logs agents in.
-#[derive(Debug, Clone)]
-pub struct DownstreamConfig {
-    /// Whether TLS is spoken.
-    pub tls: TlsPolicy,
-    /// Whether a TLS handshake may come first, without SSLRequest (needs ALPN
-    /// `postgresql`). Without effect where `tls` is off.
-    pub direct_tls: bool,
-    /// True where the agent is on this machine: passwords may then come in clear.
-    pub loopback: bool,
-    /// What OAUTHBEARER tells the client; without it [`DownstreamLogin::ask_oauth`] is
-    /// refused.
-    pub oauth: Option<OauthConfig>,
-    /// Newest protocol that is agreed to.
-    pub protocol_max: ProtocolVersion,
-    /// Longest untyped packet, in bytes, without its length field. PostgreSQL: 10,000.
-    pub startup_bytes_max: u32,
-    /// Longest password message body, in bytes. Room for a JWT: 64 KiB.
-    pub password_bytes_max: u32,
-}
-
-impl Default for DownstreamConfig {
-    fn default() -> DownstreamConfig {
-        DownstreamConfig {
-            tls: TlsPolicy::Off,
-            direct_tls: false,
-            loopback: false,
-            oauth: None,
-            protocol_max: ProtocolVersion::V3_2,
-            startup_bytes_max: 10_000,
-            password_bytes_max: 64 * 1024,
-        }
-    }
-}
-
-/// Where a client finds the authorization server (RFC 7628, section 3.2.2).
-#[derive(Debug, Clone)]
-pub struct OauthConfig {
-    /// The issuer, `https://...`. `/.well-known/openid-configuration` is added unless
-    /// the text names a `/.well-known/` document itself.
-    pub issuer_url: String,
-    /// Scopes that the client shall ask for, separated by spaces; may be empty.
-    pub scope: String,
-}
-
-/// What the TLS handshake settled.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct TlsFacts {
-    /// The ALPN protocol.
-    pub alpn: Option<Vec<u8>>,
-    /// The name that the client asked for (SNI).
-    pub server_name: Option<String>,
-    /// The client's own certificate, DER, verified by the TLS layer.
-    pub client_certificate: Option<Vec<u8>>,
-}
-
-/// By which way a token came.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TokenVia {
-    /// As a clear-text password.
-    Password,
-    /// As an OAUTHBEARER token.
-    Oauth,
-}
-
-/// What the gateway is to do next. `Debug` shows no bytes and no token.
-pub enum DownstreamOutput {
-    /// Send these bytes to the agent.
-    Write(Bytes),
-    /// Start the TLS handshake, after what was to be written before. `received` belongs
-    /// to TLS already: empty after an SSLRequest, the start of the ClientHello for direct
-    /// TLS. Answer with [`DownstreamLogin::tls_established`]; decrypted bytes go to
-    /// [`DownstreamLogin::handle_input`] after that.
-    StartTls {
-        /// Bytes that the TLS layer must read first.
-        received: Bytes,
-    },
-    /// The agent said who it is and where it wants to go. Answer with `ask_password`,
-    /// `ask_oauth`, `accept` (client certificate) or `refuse`.
-    Startup(Box<StartupMessage>),
-    /// The agent's credential. Answer with `accept` or `refuse`.
-    Token(Zeroizing<Vec<u8>>, TokenVia),
-    /// The connection is a cancel request. Pass it on, then go on draining: Close
-    /// follows; the agent waits for the close to know that it was passed on.
-    Cancel(CancelRequest),
-    /// Send what is unsent and close.
-    Close,
-}
-
-impl std::fmt::Debug for DownstreamOutput {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            DownstreamOutput::Write(bytes) => write!(f, "Write({} bytes)", bytes.len()),
-            DownstreamOutput::StartTls { received } => {
-                write!(f, "StartTls({} bytes received)", received.len())
-            }
-            DownstreamOutput::Startup(startup) => f.debug_tuple("Startup").field(startup).finish(),
-            DownstreamOutput::Token(_, via) => write!(f, "Token(.., {via:?})"),
-            DownstreamOutput::Cancel(request) => f.debug_tuple("Cancel").field(request).finish(),
-            DownstreamOutput::Close => f.write_str("Close"),
-        }
-    }
-}
-
-/// A login that was accepted. Nothing was said to the agent yet; see [`welcome`].
-#[derive(Debug)]
-pub struct Accepted {
-    /// What the agent asked for.
-    pub startup: StartupMessage,
-    /// The version that was settled on.
-    pub protocol: ProtocolVersion,
-    /// What TLS settled, where it was used.
-    pub tls: Option<TlsFacts>,
-    /// Bytes that came after the login's last message: the session's first.
-    pub leftover: Bytes,
-}
 
 #[derive(Debug)]
 enum Step {

@@ -14,15 +14,20 @@
 //! [`UpstreamOutput::Failed`]. Whatever the server sends before ReadyForQuery counts
 //! against [`GREETING_BYTES_MAX`].
 
+mod config;
+mod output;
+
 use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
 use zeroize::Zeroizing;
 
+pub use self::config::{UpstreamConfig, UpstreamCredential, UpstreamTls};
+pub use self::output::{ServerRefusal, UpstreamFailure, UpstreamOutput, UpstreamReady};
 use crate::error::WireError;
 use crate::scram::{
-    ChannelBinding, ClientFinal, ClientFirst, SCRAM_SHA_256, SCRAM_SHA_256_PLUS, ScramDerivation,
-    ScramError, ScramKeys, ServerFirst,
+    ChannelBinding, ClientFinal, ClientFirst, SCRAM_SHA_256, SCRAM_SHA_256_PLUS, ScramKeys,
+    ServerFirst,
 };
 use crate::startup::{self, ProtocolVersion};
 use crate::wire::backend::{self, Authentication, BackendMessage, Report};
@@ -34,217 +39,6 @@ use crate::wire::{Frame, Frames, Piece, Treatment};
 pub const GREETING_BYTES_MAX: usize = 256 * 1024;
 /// Longest single message of a greeting, in body bytes.
 pub const GREETING_MESSAGE_BYTES_MAX: u32 = 64 * 1024;
-
-/// The credential that the gateway injects. `Debug` does not show it.
-#[derive(Clone)]
-pub enum UpstreamCredential {
-    /// None: the server trusts the address, or knows the TLS client certificate.
-    None,
-    /// A password, for SCRAM, MD5 or clear text.
-    Password(Zeroizing<String>),
-}
-
-impl std::fmt::Debug for UpstreamCredential {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            UpstreamCredential::None => "None",
-            UpstreamCredential::Password(_) => "Password(..)",
-        })
-    }
-}
-
-/// How TLS begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum UpstreamTls {
-    /// Not at all.
-    Off,
-    /// After an SSLRequest; a server that answers `N` fails the login.
-    Request,
-    /// At once (PostgreSQL 17 and later), with ALPN `postgresql`.
-    Direct,
-}
-
-/// One login at a target. `Debug` shows no secret.
-#[derive(Debug, Clone)]
-pub struct UpstreamConfig {
-    /// The account at the target.
-    pub user: Bytes,
-    /// The database; empty: the server's default, the account's name.
-    pub database: Bytes,
-    /// Further start-up parameters, in order.
-    pub parameters: Vec<(Bytes, Bytes)>,
-    /// The version to ask for; an older server negotiates it down. Servers before 9.3
-    /// and some poolers refuse anything but 3.0: see
-    /// [`UpstreamFailure::protocol_refused`].
-    pub protocol: ProtocolVersion,
-    /// What proves the account.
-    pub credential: UpstreamCredential,
-    /// Whether and how TLS is used.
-    pub tls: UpstreamTls,
-    /// Only SCRAM-SHA-256-PLUS is good enough.
-    pub require_channel_binding: bool,
-    /// Only SCRAM is good enough: a server that lets us in without proving that it knows
-    /// the password's keys is refused.
-    pub require_scram: bool,
-    /// MD5 may be used.
-    pub allow_md5: bool,
-    /// The password may be sent in clear, inside TLS.
-    pub allow_cleartext: bool,
-    /// Fewest SCRAM rounds; 4096 as RFC 7677 says, unless the target is set lower.
-    pub scram_iterations_min: u32,
-    /// Random bytes, fresh for each login.
-    pub nonce: [u8; 24],
-    /// Keys of an earlier login *with the same password*.
-    pub scram_keys: Option<ScramKeys>,
-}
-
-impl UpstreamConfig {
-    /// A login without TLS and credential, protocol 3.2, SCRAM only.
-    #[must_use]
-    pub fn new(user: impl Into<Bytes>, database: impl Into<Bytes>, nonce: [u8; 24]) -> Self {
-        UpstreamConfig {
-            user: user.into(),
-            database: database.into(),
-            parameters: Vec::new(),
-            protocol: ProtocolVersion::V3_2,
-            credential: UpstreamCredential::None,
-            tls: UpstreamTls::Off,
-            require_channel_binding: false,
-            require_scram: false,
-            allow_md5: false,
-            allow_cleartext: false,
-            scram_iterations_min: 4096,
-            nonce,
-            scram_keys: None,
-        }
-    }
-}
-
-/// A session that is ready for queries. `Debug` does not show the cancel key.
-pub struct UpstreamReady {
-    /// The version that was settled on.
-    pub protocol: ProtocolVersion,
-    /// Every ParameterStatus, in order (a name may come twice; the last one holds).
-    pub parameters: Vec<(Bytes, Bytes)>,
-    /// The backend's process id; 0 where the server sent none.
-    pub process_id: u32,
-    /// The backend's cancel key; empty where the server sent none, and then nothing can
-    /// be cancelled.
-    pub secret_key: Bytes,
-    /// Transaction status.
-    pub status: u8,
-    /// Every NoticeResponse, whole messages, in order.
-    pub notices: Vec<Bytes>,
-    /// Bytes after ReadyForQuery.
-    pub leftover: Bytes,
-}
-
-impl std::fmt::Debug for UpstreamReady {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("UpstreamReady")
-            .field("protocol", &self.protocol)
-            .field("process_id", &self.process_id)
-            .finish_non_exhaustive()
-    }
-}
-
-/// What a server said when it refused. Text of the server: for the log and the record
-/// after masking, never as it is for the agent, since it names accounts and addresses.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ServerRefusal {
-    /// Severity, not localised where the server sends it so.
-    pub severity: Bytes,
-    /// SQLSTATE; `XX000` where the server sent none.
-    pub sqlstate: [u8; 5],
-    /// The message.
-    pub message: Bytes,
-    /// The whole ErrorResponse.
-    pub report: Bytes,
-}
-
-/// Why a login failed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum UpstreamFailure {
-    /// The server has no TLS.
-    TlsRefused,
-    /// Clear bytes behind the server's `S` (CVE-2021-23222).
-    StuffedBytes,
-    /// The server refused: wrong password, no such database, too many connections.
-    Rejected(ServerRefusal),
-    /// The server asks for a method that is not spoken here (GSSAPI, SSPI, an unknown
-    /// SASL mechanism).
-    AuthUnsupported,
-    /// The server asks for MD5, a clear-text password or nothing at all, and the
-    /// configuration wants better.
-    AuthTooWeak,
-    /// The server asks for a password and there is none.
-    PasswordMissing,
-    /// Channel binding is required and one side cannot.
-    ChannelBindingImpossible,
-    /// The server did not prove that it knows the password's keys.
-    BadServerSignature,
-    /// The SCRAM exchange broke.
-    Scram(ScramError),
-    /// A message that does not have its shape, or one of ours that cannot be written.
-    Wire(WireError),
-    /// A message that has no place at this step.
-    Unexpected {
-        /// Its type byte.
-        tag: u8,
-    },
-    /// A protocol version or option that we did not ask for.
-    BadNegotiation,
-    /// More bytes before ReadyForQuery than are taken.
-    TooMuch,
-    /// Us: a method was called at a step where it has no meaning.
-    Misuse,
-}
-
-impl UpstreamFailure {
-    /// True when the credential was wrong: worth one fresh fetch and one more try.
-    #[must_use]
-    pub fn is_bad_password(&self) -> bool {
-        matches!(self, UpstreamFailure::Rejected(refusal) if &refusal.sqlstate == b"28P01")
-    }
-
-    /// True when the server knows no protocol but 3.0: worth one more try with that.
-    #[must_use]
-    pub fn protocol_refused(&self) -> bool {
-        matches!(
-            self,
-            UpstreamFailure::Rejected(refusal)
-                if matches!(&refusal.sqlstate, b"0A000" | b"08P01")
-                    && memchr::memmem::find(&refusal.message, b"protocol").is_some()
-        )
-    }
-}
-
-/// What the gateway is to do next. `Debug` shows no bytes.
-pub enum UpstreamOutput {
-    /// Send these bytes to the target.
-    Write(Bytes),
-    /// Start the TLS handshake (with ALPN `postgresql` for direct TLS), then call
-    /// [`UpstreamLogin::tls_established`].
-    StartTls,
-    /// Run this where it stalls nobody, then call [`UpstreamLogin::provide_keys`].
-    DeriveKeys(ScramDerivation),
-    /// Logged in.
-    Ready(UpstreamReady),
-    /// Over. Close the connection.
-    Failed(UpstreamFailure),
-}
-
-impl std::fmt::Debug for UpstreamOutput {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            UpstreamOutput::Write(bytes) => write!(f, "Write({} bytes)", bytes.len()),
-            UpstreamOutput::StartTls => f.write_str("StartTls"),
-            UpstreamOutput::DeriveKeys(work) => f.debug_tuple("DeriveKeys").field(work).finish(),
-            UpstreamOutput::Ready(ready) => f.debug_tuple("Ready").field(ready).finish(),
-            UpstreamOutput::Failed(failure) => f.debug_tuple("Failed").field(failure).finish(),
-        }
-    }
-}
 
 #[derive(Debug)]
 enum Step {
@@ -292,21 +86,6 @@ impl std::fmt::Debug for UpstreamLogin {
 }
 
 type Progress = Result<(), UpstreamFailure>;
-
-impl From<WireError> for UpstreamFailure {
-    fn from(error: WireError) -> UpstreamFailure {
-        UpstreamFailure::Wire(error)
-    }
-}
-
-impl From<ScramError> for UpstreamFailure {
-    fn from(error: ScramError) -> UpstreamFailure {
-        match error {
-            ScramError::Signature => UpstreamFailure::BadServerSignature,
-            other => UpstreamFailure::Scram(other),
-        }
-    }
-}
 
 impl UpstreamLogin {
     /// Starts a login; the first output is there at once.

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::scram::ScramError;
 use crate::scram::tests::ScramServer;
 use crate::wire::Reader;
 
