@@ -97,7 +97,7 @@ fn a_lying_length_of_the_agent_never_forwards_what_it_speaks_of() {
             let mut world = World::new();
             world.say(&lying);
             assert!(world.upstream.len() < 200, "{}", bytes[0] as char);
-            if length < 4 || length > 0x3fff_ffff {
+            if !(4..=0x3fff_ffff).contains(&length) {
                 assert!(matches!(
                     world.closed,
                     Some(CloseReason::Failed(SessionError::AgentProtocol { .. }))
@@ -218,7 +218,7 @@ fn a_lying_length_in_an_answer_ends_the_session_or_waits() {
                 let mut world = waiting_for(&say);
                 world.server_says(&lying);
                 let data = matches!(answer[at], b'D' | b'd');
-                if !data && (length < 4 || length > 0x3fff_ffff) {
+                if !data && !(4..=0x3fff_ffff).contains(&length) {
                     assert!(matches!(
                         world.closed,
                         Some(CloseReason::Failed(SessionError::TargetProtocol { .. }))

@@ -394,6 +394,33 @@ fn a_statement_described_once_is_masked_each_time_it_runs() {
     assert_eq!(tags(&world.agent), "1tTZ2DCZ2DCZ2DCZ");
 }
 
+#[test]
+fn a_notice_of_ours_never_stands_inside_a_message() {
+    let words =
+        postgres::Refusal::new(b"00000", "held: ask the owners").with_hint("portcullis approve 7");
+    let row = data_row(&[Some(&[b'v'; 500])]);
+    for at in 0..=row.len() {
+        let mut world = World::with(large_settings());
+        world.model.dead = true;
+        world.say(&Say::new().query("x").bytes());
+        world.server_says(&row_description(0));
+        world.server_says(&row[..at]);
+        assert!(world.session.notice(&words));
+        world.drain();
+        world.server_says(&row[at..]);
+        let expected = if at < 5 { "TND" } else { "TDN" };
+        assert_eq!(tags(&world.agent), expected);
+    }
+    let mut world = World::with(large_settings());
+    world.model.dead = true;
+    world.say(&Say::new().query("x").bytes());
+    world.server_says(&[&row_description(0)[..], &row[..100]].concat());
+    let taken = (0..10_000)
+        .take_while(|_| world.session.notice(&words))
+        .count();
+    assert!(taken > 100 && taken < 1000);
+}
+
 /// A content whose masks have the wrong length.
 struct Broken;
 

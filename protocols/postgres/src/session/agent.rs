@@ -90,7 +90,7 @@ impl<C: Content> Session<C> {
     pub(super) fn pump_agent(&mut self) -> Result<(), SessionError> {
         while self.life.is_open() && !self.agent_is_blocked() {
             if !self.held.is_empty() {
-                let bytes = self.held.split().freeze();
+                let bytes = std::mem::take(&mut self.held).freeze();
                 self.up.source(&bytes);
                 self.agent.push(bytes);
             }

@@ -70,6 +70,9 @@ use responses::{Copying, Responses};
 use server::{Large, Span};
 use writer::Writer;
 
+/// Bytes of notices that are kept while a large message streams: a few dozen of them.
+pub const NOTICES_BYTES_MAX: usize = 16 << 10;
+
 /// Outputs whose memory an idle session may keep.
 const IDLE_OUTPUTS: usize = 16;
 
@@ -125,6 +128,8 @@ pub struct Session<C: Content> {
     query_format: Format,
     row_record: RecordBudget,
     masked: u64,
+    /// Notices of ours that wait for the end of a large message.
+    notices: BytesMut,
     down: Writer,
 }
 
@@ -157,6 +162,7 @@ impl<C: Content> Session<C> {
             query_format: Format::Text,
             row_record: RecordBudget::new(config.row_record_bytes_max),
             masked: 0,
+            notices: BytesMut::new(),
             down: Writer::default(),
             config,
         }
@@ -262,16 +268,24 @@ impl<C: Content> Session<C> {
         self.close(CloseReason::Ended);
     }
 
-    /// Says something to the agent between two messages (that a request is held, say).
-    /// False where the agent is in the middle of a message or the session is over: to be
-    /// tried again after the next drain.
-    pub fn notice(&mut self, notice: &Refusal) -> bool {
-        if self.large.is_some() || self.life.is_over() {
+    /// Tells the agent something (that a request is held, who must approve and where) in a
+    /// NoticeResponse, which may stand between any two messages. In the middle of a large
+    /// one it is kept until that ends. False when it was not taken: the session is over,
+    /// or [`NOTICES_BYTES_MAX`] are kept already.
+    pub fn notice(&mut self, words: &Refusal) -> bool {
+        let notice = refusal::error_response(Severity::Notice, words, self.encoding_utf8);
+        if self.life.is_over() {
             return false;
         }
-        let words = refusal::error_response(Severity::Notice, notice, self.encoding_utf8);
-        self.down.made().extend_from_slice(&words);
-        true
+        if self.large.is_none() {
+            self.down.made().extend_from_slice(&notice);
+            return true;
+        }
+        let fits = self.notices.len().saturating_add(notice.len()) <= NOTICES_BYTES_MAX;
+        if fits {
+            self.notices.extend_from_slice(&notice);
+        }
+        fits
     }
 
     /// The next output; `None` when there is none for now.
@@ -340,6 +354,12 @@ impl<C: Content> Session<C> {
             && self.held.is_empty()
             && self.agent.is_at_rest()
             && self.server.is_at_rest()
+    }
+
+    /// True once [`Output::Close`] was given out or is about to be.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.life.is_over()
     }
 
     /// Forwarded messages that wait for their answer.

@@ -124,7 +124,7 @@ impl Refusals {
 /// Proof that a substitute was written.
 pub(super) struct Word(Nonce);
 
-/// An ErrorResponse in our words. Texts that are not ASCII are sent so only where the
+/// An ErrorResponse or NoticeResponse, by its severity, in our words. Texts that are not ASCII are sent so only where the
 /// agent reads UTF-8.
 pub(super) fn error_response(severity: Severity, refusal: &Refusal, utf8: bool) -> Bytes {
     let text = |text: &str| -> String {

@@ -507,9 +507,16 @@ impl<C: Content> Session<C> {
                 tag::COPY_DATA,
                 data.finish(&mut self.content, self.down.made()),
             ),
-            Large::CopyText { last: Some(b'\n') } => return self.end_copy_text(id),
-            Large::CopyText { .. } => return Ok(()),
+            // Re-made into whole messages as it came.
+            Large::CopyText { last: Some(b'\n') } => {
+                (tag::COPY_DATA, self.end_copy_text(id).map(Ok)?)
+            }
+            Large::CopyText { .. } => (tag::COPY_DATA, Ok(())),
         };
+        if result.is_ok() && !self.notices.is_empty() {
+            let notices = std::mem::take(&mut self.notices);
+            self.down.made().extend_from_slice(&notices);
+        }
         result.map_err(|fault| {
             self.large = Some(Large::CopyText { last: None });
             large_fault(tag, fault)
