@@ -214,6 +214,7 @@ struct Verifier {
     tails: Vec<OpenTail>,
     torn: HashMap<u64, (u64, u64, Hash)>,
     deleted: HashMap<u64, Hash>,
+    vanished: Vec<u64>,
     closed: Option<bool>,
     /// The next segment waits for its name, with the header that it should have.
     is_between: bool,
@@ -239,10 +240,7 @@ fn run(dir: &Path, must_be_closed: bool) -> Result<Report, RecorderError> {
         looked = false;
         for file in files {
             let Some(bytes) = files::read_segment(&file)? else {
-                // Retention took it since the listing; only the oldest go.
-                if verifier.first_segment.is_some() {
-                    verifier.problem(file.number, 0, None, "the segment is missing".to_owned());
-                }
+                verifier.vanished(file.number);
                 continue;
             };
             verifier.segment(&file, &bytes);
@@ -267,6 +265,16 @@ impl Verifier {
             });
         } else {
             self.report.problems_unlisted += 1;
+        }
+    }
+
+    /// A segment that went between the listing and now: retention at work, which a later record
+    /// must say. Before the first one that was read it is as if it had not been listed.
+    fn vanished(&mut self, number: u64) {
+        if self.first_segment.is_some() {
+            self.last_segment = number;
+            self.forget();
+            self.vanished.push(number);
         }
     }
 
@@ -515,6 +523,11 @@ impl Verifier {
                     "the segments up to this one are missing, and no record says that retention deleted them"
                         .to_owned(),
                 ),
+            }
+        }
+        for number in std::mem::take(&mut self.vanished) {
+            if !self.deleted.contains_key(&number) {
+                self.problem(number, 0, None, "the segment is missing".to_owned());
             }
         }
         for open in std::mem::take(&mut self.tails) {

@@ -472,6 +472,10 @@ impl Writer {
     }
 
     fn delete_oldest(&mut self) -> Result<(), RecorderError> {
+        if self.older.is_empty() {
+            // One record larger than a segment; its segment can go once the next one is begun.
+            return Ok(());
+        }
         let mut victims = Vec::new();
         while self.is_at_cap() {
             let Some(oldest) = self.older.pop_front() else {

@@ -99,9 +99,47 @@ fn a_folder_that_is_gone_fails_the_recorder() {
             .contains("cannot create")
     );
     assert!(matches!(recorder.health(), Health::Failed { .. }));
-    // Whoever waits is told.
-    while heard.recv_timeout(PATIENCE).is_ok() && !heard.try_iter().next().is_none() {}
     assert!(matches!(recorder.stop(), Err(RecorderError::Failed { .. })));
+    // Whoever waits is told: the last call repeats the last sequence, or is the only one.
+    let calls: Vec<(usize, u64)> = heard.iter().collect();
+    let last = (0, producer.durable());
+    assert_eq!(calls.last(), Some(&last));
+    assert!(
+        calls.len() == 1 || calls[calls.len() - 2] == last,
+        "{calls:?}"
+    );
+}
+
+#[test]
+fn a_busy_archive_is_whole_at_every_look() {
+    let folder = folder();
+    let config = capped(&folder, AtCap::DeleteOldest);
+    let recorder = Recorder::start(config, nobody()).expect("it starts");
+    let mut producer = recorder.producer(0);
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                assert_eq!(fill(&mut producer, 10).1, None);
+            }
+        });
+        // Until retention has been at work under the looks for a while.
+        let began = std::time::Instant::now();
+        let mut looks = Vec::new();
+        while looks.len() < 50 || recorder.stats().segments_deleted < 20 {
+            looks.push(verify(&folder.dir).expect("it reads"));
+            if began.elapsed() > PATIENCE {
+                break;
+            }
+        }
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        for report in looks {
+            assert!(report.is_whole(), "{report}");
+        }
+    });
+    assert!(recorder.stats().segments_deleted >= 20);
+    recorder.stop().expect("it stops");
+    assert!(verify_closed(&folder.dir).expect("it reads").is_whole());
 }
 
 /// Runs itself under a limit on file sizes: a disk that takes no more, without needing one.

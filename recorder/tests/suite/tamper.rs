@@ -226,6 +226,37 @@ fn finds_each_missing_and_swapped_segment() {
 }
 
 #[test]
+fn a_writer_between_two_segments_is_told_from_a_missing_segment() {
+    let folder = folder();
+    write_archive(&folder.dir, 3000);
+    let paths = segments(&folder.dir);
+    let header = fs::read(&paths[1]).expect("it reads")[..HEADER_BYTES].to_vec();
+    for path in &paths[1..] {
+        fs::remove_file(path).expect("it goes");
+    }
+    assert!(!report(&folder.dir).is_whole());
+    let prepared = folder.dir.join("00000002.tmp");
+    fs::write(&prepared, &header).expect("it writes");
+    let between = report(&folder.dir);
+    assert!(between.is_whole(), "{between}");
+    assert_eq!(between.notes, [Note::BetweenSegments { segment: 1 }]);
+    assert!(!verify_closed(&folder.dir).expect("it reads").is_whole());
+    for at in 0..HEADER_BYTES {
+        let mut other = header.clone();
+        other[at] ^= 1;
+        fs::write(&prepared, &other).expect("it writes");
+        assert!(!report(&folder.dir).is_whole(), "byte {at}");
+    }
+    fs::write(&prepared, &header).expect("it writes");
+    Recorder::start(small(&folder.dir, 1), nobody())
+        .expect("it starts after a crash there")
+        .stop()
+        .expect("it stops");
+    assert!(verify_closed(&folder.dir).expect("it reads").is_whole());
+    assert!(!prepared.exists());
+}
+
+#[test]
 fn a_whole_session_cannot_vanish() {
     let folder = folder();
     write_archive(&folder.dir, 0);
