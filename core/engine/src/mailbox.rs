@@ -1,10 +1,10 @@
-//! The way onto a shard from any thread: a lock-free queue of jobs, and an eventfd
-//! that is rung only while the shard may sleep.
+//! The way onto a shard from any thread: a lock-free queue of jobs, and two bells
+//! (eventfds), one of which is rung only while the shard may sleep.
 
 use std::future::Future;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -17,31 +17,49 @@ const JOBS_PER_TURN_MAX: usize = 1024;
 
 pub(crate) type Job = Box<dyn FnOnce() + Send>;
 
+/// Where the shard may be asleep, and so which bell wakes it.
+const AWAKE: u8 = 0;
+const IN_RING: u8 = 1;
+const PARKED: u8 = 2;
+
+/// The two bells of a shard on the ring.
+///
+/// Each place of sleep has its own, because the ring's bell must not be what wakes a
+/// parked shard: its write would complete a read in the ring, which would signal the
+/// eventfd registered with the ring from within an eventfd's wake-up. The kernel
+/// puts such a nested signal off and (6.18, seen) does so only once per registration.
+pub(crate) struct Bells {
+    /// Read by an operation of the ring; blocking.
+    pub(crate) ring: OwnedFd,
+    /// Watched by glommio, and registered with the ring while parked; non-blocking.
+    pub(crate) park: OwnedFd,
+}
+
 /// One shard's mailbox.
 ///
-/// Sleeping: the shard sets `sleeping`, then looks at the queue once more, then
-/// sleeps. A sender pushes, then takes `sleeping` away; who took it rings. Both
-/// sides are sequentially consistent, so one of them sees the other.
+/// Sleeping: the shard says where it is about to sleep, then looks at the queue once
+/// more, then sleeps. A sender pushes, then takes the word away; who took it rings.
+/// Both sides are sequentially consistent, so one of them sees the other.
 pub(crate) struct Mailbox {
     jobs: SegQueue<Job>,
-    sleeping: AtomicBool,
+    asleep: AtomicU8,
     closed: AtomicBool,
     /// `None` in a simulation, which never sleeps.
-    bell: Option<OwnedFd>,
+    bells: Option<Bells>,
 }
 
 impl Mailbox {
-    pub(crate) fn new(bell: Option<OwnedFd>) -> Arc<Mailbox> {
+    pub(crate) fn new(bells: Option<Bells>) -> Arc<Mailbox> {
         Arc::new(Mailbox {
             jobs: SegQueue::new(),
-            sleeping: AtomicBool::new(false),
+            asleep: AtomicU8::new(AWAKE),
             closed: AtomicBool::new(false),
-            bell,
+            bells,
         })
     }
 
-    pub(crate) fn bell(&self) -> Option<RawFd> {
-        self.bell.as_ref().map(AsRawFd::as_raw_fd)
+    pub(crate) fn bells(&self) -> Option<&Bells> {
+        self.bells.as_ref()
     }
 
     /// Hands a job over; false if the shard is gone.
@@ -56,37 +74,41 @@ impl Mailbox {
             self.discard();
             return false;
         }
-        self.ring_if_sleeping();
+        self.ring_if_asleep();
         true
     }
 
-    /// Wakes the shard if it may sleep.
-    pub(crate) fn ring_if_sleeping(&self) {
+    fn ring_if_asleep(&self) {
         // SeqCst on both sides: pairs with `prepare_sleep`.
-        if self.sleeping.swap(false, Ordering::SeqCst)
-            && let Some(bell) = &self.bell
-        {
-            let one = 1u64.to_ne_bytes();
-            // SAFETY: the descriptor is owned by `self` and open; the buffer is eight
-            // readable bytes, as an eventfd wants. A full counter (EAGAIN) means that
-            // it is rung already.
-            unsafe { libc::write(bell.as_raw_fd(), one.as_ptr().cast(), one.len()) };
-        }
+        let asleep = self.asleep.swap(AWAKE, Ordering::SeqCst);
+        let Some(bells) = &self.bells else { return };
+        let bell = match asleep {
+            IN_RING => &bells.ring,
+            PARKED => &bells.park,
+            _ => return,
+        };
+        let one = 1u64.to_ne_bytes();
+        // SAFETY: the descriptor is owned by `self` and open; the buffer is eight
+        // readable bytes, as an eventfd wants. The counter cannot get full: each
+        // write is paid for by a sleep.
+        unsafe { libc::write(bell.as_raw_fd(), one.as_ptr().cast(), one.len()) };
     }
 
-    /// Called by the shard before it sleeps; false if a job is there.
-    pub(crate) fn prepare_sleep(&self) -> bool {
-        self.sleeping.store(true, Ordering::SeqCst);
+    /// Called by the shard before it sleeps in its ring, or parks in glommio; false
+    /// if a job is there.
+    pub(crate) fn prepare_sleep(&self, parked: bool) -> bool {
+        let place = if parked { PARKED } else { IN_RING };
+        self.asleep.store(place, Ordering::SeqCst);
         if self.jobs.is_empty() {
             return true;
         }
-        self.sleeping.store(false, Ordering::SeqCst);
+        self.awake();
         false
     }
 
     /// Called by the shard when it is up again.
     pub(crate) fn awake(&self) {
-        self.sleeping.store(false, Ordering::SeqCst);
+        self.asleep.store(AWAKE, Ordering::SeqCst);
     }
 
     pub(crate) fn is_empty(&self) -> bool {

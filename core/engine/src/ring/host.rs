@@ -30,7 +30,7 @@ use super::RingDriver;
 use crate::config::EngineConfig;
 use crate::error::EngineError;
 use crate::exec::Kind;
-use crate::mailbox::{Mailbox, ShardHandle};
+use crate::mailbox::{Bells, Mailbox, ShardHandle};
 use crate::offload::HelperPool;
 use crate::shard::{Driver, Entered, Shard};
 use crate::stats::bump;
@@ -107,24 +107,13 @@ where
         }
     };
     let made: Result<_, EngineError> = (|| {
-        let bell = eventfd(0).map_err(failed("create mailbox eventfd"))?;
-        let watch = eventfd(libc::EFD_NONBLOCK).map_err(failed("create ring eventfd"))?;
-        let mailbox = Mailbox::new(Some(bell));
+        let ring = eventfd(0).map_err(failed("create mailbox eventfd"))?;
+        let park = eventfd(libc::EFD_NONBLOCK).map_err(failed("create ring eventfd"))?;
+        let mailbox = Mailbox::new(Some(Bells { ring, park }));
         let ring = RingDriver::new(&config, &mailbox).map_err(failed("create io_uring"))?;
-        ring.register_eventfd(watch.as_raw_fd())
-            .map_err(failed("register eventfd"))?;
-        Ok((
-            watch,
-            Shard::new(
-                index,
-                mailbox,
-                Driver::Ring(Box::new(ring)),
-                config,
-                Some(helpers),
-            ),
-        ))
+        Ok(Shard::new(index, mailbox, Driver::Ring(Box::new(ring)), config, Some(helpers)))
     })();
-    let (watch, shard) = match made {
+    let shard = match made {
         Ok(made) => made,
         Err(error) => {
             let text = EngineError::Executor {
@@ -135,7 +124,7 @@ where
             return Err(text);
         }
     };
-    let Driver::Ring(ring) = &shard.driver else {
+    let (Driver::Ring(ring), Some(bells)) = (&shard.driver, shard.mailbox.bells()) else {
         unreachable!("made above")
     };
     let _ = report.send(Ok(ShardHandle::new(index, shard.mailbox.clone())));
@@ -147,7 +136,7 @@ where
         let pump = Pump {
             shard: &shard,
             ring,
-            watch: &watch,
+            watch: &bells.park,
         };
         outcome = pump.run(|| shard.main_done.get()).await;
         if outcome.is_ok() {
@@ -212,7 +201,7 @@ impl Pump<'_> {
                 continue;
             }
             ring.arm_tick();
-            if self.busy() || !shard.mailbox.prepare_sleep() {
+            if self.busy() || !shard.mailbox.prepare_sleep(false) {
                 ring.enter()?;
             } else {
                 ring.wait(self.timeout())?;
@@ -259,9 +248,9 @@ impl Pump<'_> {
         if let Some(at) = shard.timers.next() {
             ring.arm_alarm(at, shard.now());
         }
-        ring.watch(true);
+        ring.watch(watch.as_raw_fd())?;
         let parked = self.parked().await;
-        ring.watch(false);
+        ring.unwatch()?;
         shard.mailbox.awake();
         *shard.host_waker.borrow_mut() = None;
         let mut count = [0u8; 8];
@@ -275,7 +264,7 @@ impl Pump<'_> {
         let Pump { shard, ring, watch } = *self;
         // From here on a completion rings; what completed before is found now.
         ring.enter()?;
-        if ring.reap(shard) || self.busy() || !shard.mailbox.prepare_sleep() {
+        if ring.reap(shard) || self.busy() || !shard.mailbox.prepare_sleep(true) {
             return Ok(());
         }
         bump(&shard.counters.parks, 1);

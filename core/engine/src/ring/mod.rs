@@ -15,7 +15,7 @@ pub(crate) mod sock;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::ptr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -125,9 +125,7 @@ impl RingDriver {
             buffers.large_bytes,
             mailbox,
         )?;
-        let bell = mailbox
-            .bell()
-            .ok_or_else(|| io::Error::other("mailbox without a bell"))?;
+        let bell = mailbox.bells().ok_or_else(|| io::Error::other("mailbox without bells"))?.ring.as_raw_fd();
         let driver = RingDriver {
             ring: RefCell::new(ring),
             ops: RefCell::new(Slab::new()),
@@ -518,22 +516,14 @@ impl RingDriver {
         self.traffic.take()
     }
 
-    /// Registers the descriptor that is rung on completions while glommio is parked;
-    /// silent until [`RingDriver::watch`].
-    pub(crate) fn register_eventfd(&self, fd: RawFd) -> io::Result<()> {
-        let mut ring = self.ring.borrow_mut();
-        ring.completion().disable_eventfd();
-        ring.submitter().register_eventfd(fd)
+    /// From now on completions ring `fd`: registered anew at each park, which also
+    /// frees the one nested signal that the kernel gives (see `Bells`).
+    pub(crate) fn watch(&self, fd: RawFd) -> io::Result<()> {
+        self.ring.borrow().submitter().register_eventfd(fd)
     }
 
-    pub(crate) fn watch(&self, on: bool) {
-        let mut ring = self.ring.borrow_mut();
-        let completion = ring.completion();
-        if on {
-            completion.enable_eventfd();
-        } else {
-            completion.disable_eventfd();
-        }
+    pub(crate) fn unwatch(&self) -> io::Result<()> {
+        self.ring.borrow().submitter().unregister_eventfd()
     }
 
     /// The bell is not armed again when it completes.
