@@ -10,7 +10,8 @@
 //! evaluated is denied; a name stands for every text that the server may still
 //! hold under it.
 //!
-//! ```no_run
+//! ```
+//! # use portcullis_policy as policy;
 //! use policy::{PolicySet, PolicySpec, RoleSpec, RuleSpec, Action};
 //! let spec = PolicySpec {
 //!     roles: vec![RoleSpec {
@@ -43,10 +44,14 @@
 mod cache;
 mod compile;
 mod decision;
+mod evaluate;
 mod explain;
 mod gate;
+mod glob;
+mod packs;
 mod spec;
 pub mod sql;
+mod when;
 
 pub use cache::VerdictCache;
 pub use compile::{PolicyError, PolicySet, Role, RoleRef};
@@ -55,4 +60,5 @@ pub use explain::{Explanation, RuleLine, explain};
 pub use gate::{
     Bind, Binds, Outcome, ParseDone, ParseJob, PreparedText, SessionFacts, SqlGate, Step,
 };
+pub use packs::pack_names;
 pub use spec::{Action, ApprovalSpec, PolicySpec, Principal, RoleSpec, RuleSpec, SqlLimits};

@@ -60,7 +60,8 @@ pub struct SqlLimits {
     /// most 64 KiB; longer text becomes a [`crate::ParseJob`].
     pub parse_inline_bytes_max: usize,
     /// Deepest nesting of expressions, sub-queries, joins and set operations,
-    /// as estimated from the tokens. Default 500, range 20 to 2000.
+    /// as estimated from the tokens. Default 200, range 20 to 500; one level costs the
+    /// parser up to 200 KB of stack.
     pub nesting_max: usize,
     /// Most names (prepared statements and portals each) that one session may
     /// hold. Default 20 000, range 1 to 200 000.
@@ -76,7 +77,7 @@ impl Default for SqlLimits {
             statement_bytes_max: 1 << 20,
             tokens_max: 50_000,
             parse_inline_bytes_max: 4096,
-            nesting_max: 500,
+            nesting_max: 200,
             names_max: 20_000,
             names_bytes_max: 64 << 20,
         }
@@ -97,7 +98,7 @@ pub struct RoleSpec {
     pub default: Action,
     /// Rules, all considered for every request.
     pub rules: Vec<RuleSpec>,
-    /// Built-in sets of rules by name (see `pack_names`); a leading
+    /// Built-in sets of rules by name (see [`crate::pack_names`]); a leading
     /// `-` turns a pack off that is on by default.
     pub packs: Vec<String>,
     /// Whether the start-up parameter `replication` may pass. Default no.
@@ -142,8 +143,8 @@ pub struct RuleSpec {
     pub name: String,
     /// What it says.
     pub action: Action,
-    /// Statement kinds or groups of kinds; see `sql::KINDS` and
-    /// `sql::GROUPS`.
+    /// Statement kinds or groups of kinds; see [`crate::sql::KINDS`] and
+    /// [`crate::sql::GROUPS`].
     pub statements: Vec<String>,
     /// Tables read or written, `schema.table` or `table` with `*` globs.
     pub tables: Vec<String>,
@@ -165,6 +166,9 @@ pub struct RuleSpec {
     pub where_present: Option<bool>,
     /// Forms of COPY: `to_stdout`, `from_stdin`, `file`, `program`.
     pub copy: Vec<String>,
+    /// Settings changed, by lower-case name with globs; the word `all` stands
+    /// for RESET ALL and DISCARD ALL.
+    pub settings: Vec<String>,
     /// Matches by whether the statement holds something that a static look
     /// cannot know. An opaque statement is denied unless an allow or approve
     /// rule with `opaque = true` matches it.

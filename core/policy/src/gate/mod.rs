@@ -3,14 +3,59 @@
 //!
 //! It follows what gives SQL text its meaning (names of statements and
 //! portals, how the server reads text, search_path), draws facts, asks the
-//! rules, and answers every decision unit.
+//! rules, and answers every decision unit. Units are named by numbers that the
+//! gateway gives; the server's answers are reported under the same numbers, in
+//! order.
+//!
+//! ```text
+//! Query, Parse ─ caps ─ reading ─ cache ─┬─ parse here ─┬─ rules ─ names ─ Decision
+//!                                        └─ ParseJob ───┘
+//! Bind ─ every text under the name ─ rules (with bind values) ─ names ─ Decision
+//! ```
 
-use crate::cache::VerdictCache;
-use crate::compile::{PolicySet, RoleRef};
+mod job;
+mod names;
+mod reading;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use job::draw;
+pub use job::{ParseDone, ParseJob};
+
+use crate::cache::{Key, Verdict, VerdictCache};
+use crate::compile::{PolicySet, Role, RoleRef};
 use crate::decision::{Decision, DenyKind};
-use crate::spec::Principal;
+use crate::evaluate::{Circumstances, decide};
+use crate::spec::{Action, Principal};
+use crate::sql::{
+    FactsError, NAME_BYTES_MAX, NameUse, Opaque, SqlFacts, StatementFacts, parsed, scan, shape,
+};
 use bytes::Bytes;
+use names::{Full, Names, Prepared};
+use reading::{Reading, Refusal};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
+
+/// Longest text looked up by its shape, in bytes.
+const SHAPE_BYTES_MAX: usize = 4096;
+/// Most units unanswered that the gate follows one by one.
+const PENDING_MAX: usize = 400_000;
+/// Deepest chain of statements that execute one another.
+const EXECUTE_DEPTH_MAX: usize = 4;
+/// Most values of one setting kept for approval digests.
+const VALUES_MAX: usize = 32;
+/// Settings that give a statement its meaning.
+const MEANING: [&str; 9] = [
+    "role",
+    "session_authorization",
+    "search_path",
+    "row_security",
+    "datestyle",
+    "intervalstyle",
+    "timezone",
+    "standard_conforming_strings",
+    "client_encoding",
+];
 
 /// What the session is, for rules and for the verdict's key.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -28,7 +73,8 @@ pub struct SessionFacts {
 /// One bound value.
 #[derive(Clone, Copy, Debug)]
 pub struct Bind<'a> {
-    /// Whether it is in binary format (format code 1).
+    /// Whether it is in binary format (format code 1). Conditions that read
+    /// such a value are denied: it cannot be read without its type.
     pub binary: bool,
     /// The bytes; `None` is NULL.
     pub value: Option<&'a [u8]>,
@@ -37,7 +83,8 @@ pub struct Bind<'a> {
 /// The values of a Bind message.
 #[derive(Clone, Copy, Debug)]
 pub enum Binds<'a> {
-    /// Not read: too large, or nobody asked ([`SqlGate::reads_binds`]).
+    /// Not read: too large, or nobody asked ([`SqlGate::reads_binds`]). Rules
+    /// that read binds deny.
     Unread,
     /// In order.
     Values(&'a [Bind<'a>]),
@@ -46,7 +93,7 @@ pub enum Binds<'a> {
 /// How the server answered a unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Its own completion came.
+    /// Its own completion came (for an Execute also PortalSuspended).
     Completed,
     /// An ErrorResponse came in its place.
     Failed,
@@ -60,148 +107,1187 @@ pub enum Step {
     /// Decided.
     Decided(Decision),
     /// The text is to be parsed off the shard: run the job anywhere, then
-    /// [`SqlGate::resume`]. Nothing else may be asked of the gate for a later
-    /// agent message until then; answers of the server may be reported.
+    /// [`SqlGate::resume`]. No later agent message may be brought to the gate
+    /// until then; answers of the server may.
     Parse(ParseJob),
 }
-
-/// A text to be parsed off the shard. `Send`.
-#[derive(Debug)]
-pub struct ParseJob {}
-
-impl ParseJob {
-    /// Parses; takes up to some hundred milliseconds at the caps.
-    pub fn run(self) -> ParseDone {
-        ParseDone {}
-    }
-}
-
-/// What a [`ParseJob`] found. `Send`.
-#[derive(Debug)]
-pub struct ParseDone {}
 
 /// One text that a statement name may stand for.
 #[derive(Clone, Debug)]
 pub struct PreparedText {
-    /// The exact text of the Parse message, or of the SQL that prepared it.
+    /// The exact text of the Parse message, or of the Query that prepared it.
     pub text: Bytes,
+    /// The parameter types that Parse gave.
+    pub types: Box<[u32]>,
 }
 
-/// The gate of one session.
+/// What a text is wanted for.
+#[derive(Debug)]
+enum Intent {
+    Query,
+    Parse { name: Box<[u8]>, types: Box<[u32]> },
+}
+
+/// A unit that waits for its [`ParseJob`].
+#[derive(Debug)]
+struct Waiting {
+    unit: u64,
+    text: Bytes,
+    intent: Intent,
+}
+
+/// What an answered unit does to the names.
+#[derive(Debug)]
+enum Change {
+    Statement(Box<[u8]>, Arc<Prepared>),
+    Portal(Box<[u8]>, Vec<Arc<Prepared>>),
+    CloseStatement(Option<Box<[u8]>>),
+    ClosePortal(Option<Box<[u8]>>),
+}
+
+/// A unit that was let through and is not answered.
+#[derive(Debug)]
+struct Pending {
+    unit: u64,
+    inert: bool,
+    /// Whether a failure leaves open what was done before it.
+    several: bool,
+    changes: Vec<Change>,
+}
+
+/// The gate of one session. Owned by the session's shard.
 #[derive(Debug)]
 pub struct SqlGate {
     policy: Arc<PolicySet>,
+    role: Option<RoleRef>,
+    session: SessionFacts,
+    context: Arc<[u8]>,
+    /// Counts policies, so that older decisions are known for what they are.
+    generation: u64,
+    reading: Reading,
+    statements: Names,
+    portals: Names,
+    pending: VecDeque<Pending>,
+    /// How many of those may run code.
+    pending_live: usize,
+    /// Something that may run code was answered since the last ReadyForQuery.
+    unsettled: bool,
+    search_path_changed: bool,
+    temporary: bool,
+    meaning: BTreeMap<String, Vec<String>>,
+    shape: Vec<u8>,
+    waiting: Option<Waiting>,
+    /// The answer of a role that reads no SQL.
+    pass: Decision,
 }
 
 impl SqlGate {
-    /// A gate for a fresh session. Feed it every ParameterStatus of the
+    /// A gate for a fresh session. Feed it every start-up parameter
+    /// ([`SqlGate::startup_parameter`]) and every ParameterStatus of the
     /// start-up before the first unit: until `standard_conforming_strings` and
     /// `client_encoding` are known, a role that reads SQL refuses all.
-    pub fn new(policy: Arc<PolicySet>, _role: RoleRef, _ctx: SessionFacts) -> Self {
-        SqlGate { policy }
+    pub fn new(policy: Arc<PolicySet>, role: RoleRef, session: SessionFacts) -> Self {
+        let pass = Decision {
+            action: Action::Allow,
+            alerts: Arc::from([]),
+            rule: "default".into(),
+            reason: "the role allows everything and reads no SQL".into(),
+            message: None,
+            approval: None,
+            policy_version: policy.version_arc(),
+            deny: None,
+        };
+        let mut gate = SqlGate {
+            policy,
+            role: Some(role),
+            session,
+            context: Arc::from([]),
+            generation: 0,
+            reading: Reading::default(),
+            statements: Names::default(),
+            portals: Names::default(),
+            pending: VecDeque::new(),
+            pending_live: 0,
+            unsettled: false,
+            search_path_changed: false,
+            temporary: false,
+            meaning: BTreeMap::new(),
+            shape: Vec::new(),
+            waiting: None,
+            pass,
+        };
+        gate.context = gate.context_digest();
+        gate
     }
 
-    fn no(&self) -> Step {
-        Step::Decided(Decision::deny(
-            DenyKind::NotEvaluated,
-            "not evaluated",
-            &self.policy.version_arc(),
-        ))
+    /// A start-up parameter that was passed upstream. `options` and
+    /// `search_path` may set the search path.
+    pub fn startup_parameter(&mut self, name: &[u8], value: &[u8]) {
+        let name = String::from_utf8_lossy(name).to_ascii_lowercase();
+        let value = String::from_utf8_lossy(value).into_owned();
+        if (name == "options" && value.contains("search_path")) || name == "search_path" {
+            self.search_path_changed = true;
+        }
+        if name == "options" || MEANING.contains(&name.as_str()) {
+            self.means(&format!("startup {name}"), value);
+        }
     }
 
     /// A Query message.
-    pub fn query(&mut self, _unit: u64, _text: &Bytes, _cache: &mut VerdictCache) -> Step {
-        self.no()
+    pub fn query(&mut self, unit: u64, text: &Bytes, cache: &mut VerdictCache) -> Step {
+        self.admit(unit, text, Intent::Query, cache)
     }
 
-    /// A Parse message. A deny is given here; an approve is taken at Bind.
+    /// A Parse message. A deny is given here; an approve lets it pass and is
+    /// taken at Bind.
     pub fn parse(
         &mut self,
-        _unit: u64,
-        _name: &[u8],
-        _text: &Bytes,
-        _types: &[u32],
-        _cache: &mut VerdictCache,
+        unit: u64,
+        name: &[u8],
+        text: &Bytes,
+        types: &[u32],
+        cache: &mut VerdictCache,
     ) -> Step {
-        self.no()
+        if name.len() > NAME_BYTES_MAX && self.reads() {
+            return Step::Decided(self.too_long());
+        }
+        self.admit(
+            unit,
+            text,
+            Intent::Parse {
+                name: name.into(),
+                types: types.into(),
+            },
+            cache,
+        )
     }
 
-    /// A Bind message.
+    /// A Bind message. Every text that the statement's name may stand for is
+    /// asked about; the strictest decides.
     pub fn bind(
         &mut self,
-        _unit: u64,
-        _portal: &[u8],
-        _statement: &[u8],
-        _binds: Binds<'_>,
+        unit: u64,
+        portal: &[u8],
+        statement: &[u8],
+        binds: Binds<'_>,
         _cache: &mut VerdictCache,
     ) -> Step {
-        self.no()
+        Step::Decided(self.decide_bind(unit, portal, statement, binds))
     }
 
-    /// An Execute message. Denied only for a portal that stands for nothing we
-    /// have seen, or whose statement the policy now denies.
-    pub fn execute(&mut self, _unit: u64, _portal: &[u8]) -> Decision {
-        Decision::deny(
-            DenyKind::NotEvaluated,
-            "not evaluated",
-            &self.policy.version_arc(),
-        )
+    fn decide_bind(
+        &mut self,
+        unit: u64,
+        portal: &[u8],
+        statement: &[u8],
+        binds: Binds<'_>,
+    ) -> Decision {
+        let Some(role) = self.role.clone() else {
+            return self.no_role();
+        };
+        if !role.reads_sql() {
+            return self.pass.clone();
+        }
+        if portal.len() > NAME_BYTES_MAX || statement.len() > NAME_BYTES_MAX {
+            return self.too_long();
+        }
+        let mut decision: Option<Decision> = None;
+        let now = self.era();
+        let circumstances = Circumstances {
+            session: &self.session,
+            binds: Some(binds),
+            search_path_changed: self.search_path_changed,
+        };
+        let mut prepared = Vec::new();
+        for slot in self.statements.of(statement) {
+            let one = match &slot.decided {
+                // A decision that no bind value can change stands.
+                Some((era, decision)) if *era == now && !role.reads_binds() => decision.clone(),
+                _ => {
+                    let one = decide(&role, &slot.prepared.facts, circumstances, |_, _, _| {});
+                    if !role.reads_binds() {
+                        slot.decided = Some((now, one.clone()));
+                    }
+                    one
+                }
+            };
+            decision = Some(match decision {
+                None => one,
+                Some(before) => before.stricter(one),
+            });
+            prepared.push(slot.prepared.clone());
+        }
+        let Some(mut decision) = decision else {
+            return self.unknown(&role, "prepared statement");
+        };
+        for p in &prepared {
+            if let Some(names) = self.names_decision(&role, &p.facts, 0) {
+                decision = decision.stricter(names);
+            }
+        }
+        if decision.action == Action::Deny {
+            return decision;
+        }
+        let limits = &role.limits;
+        for p in &prepared {
+            let room = limits
+                .names_bytes_max
+                .saturating_sub(self.statements.bytes());
+            if let Err(full) = self.portals.define(portal, p, None, limits.names_max, room) {
+                return self.full(full);
+            }
+        }
+        let inert = prepared.iter().all(|p| p.inert);
+        self.pend(Pending {
+            unit,
+            inert,
+            several: false,
+            changes: vec![Change::Portal(portal.into(), prepared)],
+        });
+        decision
     }
 
-    /// A Describe message (`kind` `S` or `P`); it changes nothing.
+    /// An Execute message. What the portal runs was decided when it was bound
+    /// or declared; denied are a portal that stands for nothing seen, and a
+    /// principal without a role. Must be asked before it is forwarded.
+    pub fn execute(&mut self, unit: u64, portal: &[u8]) -> Decision {
+        let Some(role) = self.role.clone() else {
+            return self.no_role();
+        };
+        if !role.reads_sql() {
+            return self.pass.clone();
+        }
+        if portal.len() > NAME_BYTES_MAX {
+            return self.too_long();
+        }
+        let prepared: Vec<Arc<Prepared>> = self
+            .portals
+            .look(portal)
+            .iter()
+            .map(|s| s.prepared.clone())
+            .collect();
+        if prepared.is_empty() {
+            return self.unknown(&role, "portal");
+        }
+        let mut changes = Vec::new();
+        let mut inert = true;
+        for p in &prepared {
+            inert &= p.inert;
+            match self.effects(&role, &p.facts, &p.text) {
+                Ok(more) => changes.extend(more),
+                Err(full) => return self.full(full),
+            }
+        }
+        self.pend(Pending {
+            unit,
+            inert,
+            several: prepared.len() > 1,
+            changes,
+        });
+        let mut decision = self.pass.clone();
+        decision.rule = "bound".into();
+        decision.reason = "decided when the portal was bound".into();
+        decision.policy_version = role.version.clone();
+        decision
+    }
+
+    /// A Describe message (`kind` is `S` or `P`); it changes nothing.
     pub fn describe(&mut self, _unit: u64, _kind: u8, _name: &[u8]) {}
 
-    /// A Close message (`kind` `S` or `P`).
-    pub fn close(&mut self, _unit: u64, _kind: u8, _name: &[u8]) {}
+    /// A Close message (`kind` is `S` or `P`).
+    pub fn close(&mut self, unit: u64, kind: u8, name: &[u8]) {
+        if !self.reads() {
+            return;
+        }
+        let name = Some(name.into());
+        let change = if kind == b'S' {
+            Change::CloseStatement(name)
+        } else {
+            Change::ClosePortal(name)
+        };
+        self.pend(Pending {
+            unit,
+            inert: true,
+            several: false,
+            changes: vec![change],
+        });
+    }
 
-    /// A FunctionCall message.
-    pub fn function_call(&mut self, _unit: u64, _oid: u32) -> Decision {
-        Decision::deny(
-            DenyKind::FunctionCall,
-            "FunctionCall names no SQL",
-            &self.policy.version_arc(),
-        )
+    /// A FunctionCall message: as the role's `function_call` says.
+    pub fn function_call(&mut self, unit: u64, oid: u32) -> Decision {
+        let Some(role) = self.role.clone() else {
+            return self.no_role();
+        };
+        if role.function_call != Action::Allow {
+            let reason = format!("FunctionCall of function {oid} names no SQL");
+            return Decision::deny(DenyKind::FunctionCall, reason, &role.version);
+        }
+        if role.reads_sql() {
+            self.temporary = true;
+            self.pend(Pending {
+                unit,
+                inert: false,
+                several: false,
+                changes: Vec::new(),
+            });
+        }
+        let mut decision = self.pass.clone();
+        decision.rule = "function_call".into();
+        decision.reason = "the role allows FunctionCall".into();
+        decision.policy_version = role.version.clone();
+        decision
     }
 
     /// Takes a finished [`ParseJob`] and decides its unit.
-    pub fn resume(&mut self, _done: ParseDone, _cache: &mut VerdictCache) -> Decision {
-        Decision::deny(
-            DenyKind::NotEvaluated,
-            "not evaluated",
-            &self.policy.version_arc(),
-        )
+    pub fn resume(&mut self, done: ParseDone, cache: &mut VerdictCache) -> Decision {
+        let Some(waiting) = self.waiting.take().filter(|w| w.unit == done.unit) else {
+            return Decision::deny(
+                DenyKind::NotEvaluated,
+                "nothing waits for this text",
+                &self.policy.version_arc(),
+            );
+        };
+        let Some(role) = self.role.clone() else {
+            return self.no_role();
+        };
+        // The server may have said something new meanwhile.
+        if let Err(refusal) = self.reading.read(&waiting.text, self.in_flux()) {
+            return self.refused(refusal);
+        }
+        let facts = match done.result {
+            Ok(facts) => Arc::new(facts),
+            Err(error) => return self.no_facts(&error),
+        };
+        let verdict = self.judge(&role, facts, &waiting.text);
+        let types: &[u32] = if let Intent::Parse { types, .. } = &waiting.intent {
+            types
+        } else {
+            &[]
+        };
+        let key = Key {
+            context: &self.context,
+            state: self.state(),
+            types,
+            text: &waiting.text,
+            shaped: false,
+        };
+        cache.enter(&key, &verdict);
+        self.conclude(waiting.unit, &role, waiting.intent, &verdict, &waiting.text)
     }
 
-    /// The server's answer to a unit; in order. A unit that was refused is not
-    /// reported as anything but `Failed` or `Skipped`.
-    pub fn answered(&mut self, _unit: u64, _outcome: Outcome) {}
+    /// The server's answer to a unit, in order. Units that were refused, and
+    /// units that the gate does not follow, may be reported or not.
+    pub fn answered(&mut self, unit: u64, outcome: Outcome) {
+        let Some(index) = self.pending.iter().position(|p| p.unit == unit) else {
+            return;
+        };
+        let Some(pending) = self.pending.remove(index) else {
+            return;
+        };
+        if !pending.inert {
+            self.pending_live = self.pending_live.saturating_sub(1);
+            self.unsettled = true;
+        }
+        let maybe = pending.several && outcome == Outcome::Failed;
+        for change in pending.changes {
+            match (change, outcome) {
+                (Change::Statement(name, p), Outcome::Completed) => {
+                    self.statements.made(&name, &[p])
+                }
+                (Change::Statement(name, p), _) => self.statements.failed(&name, &[p], maybe),
+                (Change::Portal(name, p), Outcome::Completed) => self.portals.made(&name, &p),
+                (Change::Portal(name, p), _) => self.portals.failed(&name, &p, maybe),
+                (Change::CloseStatement(Some(name)), Outcome::Completed) => {
+                    self.statements.closed(&name)
+                }
+                (Change::CloseStatement(None), Outcome::Completed) => self.statements.closed_all(),
+                (Change::ClosePortal(Some(name)), Outcome::Completed) => self.portals.closed(&name),
+                (Change::ClosePortal(None), Outcome::Completed) => self.portals.closed_all(),
+                (Change::CloseStatement(_) | Change::ClosePortal(_), _) => {}
+            }
+        }
+    }
 
     /// A ParameterStatus from the server, start-up included.
-    pub fn parameter_status(&mut self, _name: &[u8], _value: &[u8]) {}
+    pub fn parameter_status(&mut self, name: &[u8], value: &[u8]) {
+        let name = String::from_utf8_lossy(name);
+        let value = String::from_utf8_lossy(value);
+        self.reading.parameter_status(&name, &value);
+    }
 
-    /// A ReadyForQuery from the server.
-    pub fn ready_for_query(&mut self, _status: u8) {}
+    /// A ReadyForQuery from the server, with its transaction status.
+    pub fn ready_for_query(&mut self, status: u8) {
+        self.unsettled = false;
+        if status == b'I' && self.pending.is_empty() {
+            self.reading.settled();
+            self.portals.transaction_ended();
+        }
+    }
 
-    /// Swaps the policy; `None` = the principal has no role any more.
-    pub fn replace_policy(&mut self, policy: Arc<PolicySet>, _role: Option<RoleRef>) {
+    /// Swaps the policy. Statements prepared under an older one are decided
+    /// anew when they are bound. `None` = the principal has no role any more:
+    /// everything is denied.
+    pub fn replace_policy(&mut self, policy: Arc<PolicySet>, role: Option<RoleRef>) {
+        self.pass.policy_version = policy.version_arc();
         self.policy = policy;
+        self.role = role;
+        self.generation += 1;
+        self.context = self.context_digest();
     }
 
-    /// Appends what gives a request its meaning, for approval digests.
-    pub fn state_digest_input(&self, _out: &mut Vec<u8>) {}
-
-    /// Every text that a statement name may stand for, strictest reading.
-    pub fn texts(&self, _statement: &[u8]) -> Vec<PreparedText> {
-        Vec::new()
+    /// Appends what gives a request its meaning: role, search_path and the
+    /// like as far as known, every value that may be in force. Length-prefixed,
+    /// so that no two states give the same bytes.
+    pub fn state_digest_input(&self, out: &mut Vec<u8>) {
+        let mut put = |bytes: &[u8]| {
+            out.extend_from_slice(&(bytes.len() as u64).to_be_bytes());
+            out.extend_from_slice(bytes);
+        };
+        put(b"portcullis sql state 1");
+        put(self.session.target.as_bytes());
+        put(self.session.database.as_bytes());
+        put(self.session.account.as_bytes());
+        put(&[u8::from(self.search_path_changed)]);
+        for (name, values) in &self.meaning {
+            put(name.as_bytes());
+            put(&(values.len() as u64).to_be_bytes());
+            for value in values {
+                put(value.as_bytes());
+            }
+        }
     }
 
-    /// Whether the session may have made temporary objects or functions.
+    /// Every text that a statement's name may stand for; for showing a held
+    /// Bind and for its digest.
+    pub fn texts(&self, statement: &[u8]) -> Vec<PreparedText> {
+        self.statements
+            .look(statement)
+            .iter()
+            .map(|s| PreparedText {
+                text: s.prepared.text.clone(),
+                types: s.prepared.types.clone(),
+            })
+            .collect()
+    }
+
+    /// Whether the session may have made temporary objects or functions, which
+    /// can change what a name in a later statement means.
     pub fn made_temporary_objects(&self) -> bool {
-        true
+        self.temporary
     }
 
     /// Whether any rule's `when` reads bind values.
     pub fn reads_binds(&self) -> bool {
-        true
+        self.role.as_ref().is_some_and(|r| r.reads_binds())
     }
+
+    /// Whether any rule of the role reads SQL; if not, only [`SqlGate::query`]
+    /// and its like need to be asked, and they answer at once.
+    pub fn reads_sql(&self) -> bool {
+        self.reads()
+    }
+
+    // ---- inside ----
+
+    fn reads(&self) -> bool {
+        self.role.as_ref().is_none_or(|r| r.reads_sql())
+    }
+
+    fn context_digest(&self) -> Arc<[u8]> {
+        let mut bytes = Vec::new();
+        let mut put = |part: &[u8]| {
+            bytes.extend_from_slice(&(part.len() as u64).to_be_bytes());
+            bytes.extend_from_slice(part);
+        };
+        put(self.policy.version().as_bytes());
+        put(self.role.as_ref().map_or("", |r| r.name()).as_bytes());
+        put(self.session.target.as_bytes());
+        put(self.session.database.as_bytes());
+        put(self.session.account.as_bytes());
+        if self.role.as_ref().is_some_and(|r| r.reads_principal()) {
+            // Serialising plain strings and JSON values cannot fail; were it
+            // to, the principals would only share nothing.
+            put(&serde_json::to_vec(&self.session.principal).unwrap_or_default());
+        }
+        aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &bytes)
+            .as_ref()
+            .into()
+    }
+
+    /// What a kept decision depends on beside the text.
+    fn era(&self) -> u64 {
+        self.generation << 1 | u64::from(self.search_path_changed)
+    }
+
+    /// One byte of the verdict's key.
+    fn state(&self) -> u8 {
+        self.reading.state() | u8::from(self.search_path_changed) << 2
+    }
+
+    /// Whether something unanswered may change how text is read.
+    fn in_flux(&self) -> bool {
+        self.unsettled
+            || self.pending_live > 0
+            || (self.reading.dirty() && !self.pending.is_empty())
+    }
+
+    fn pend(&mut self, pending: Pending) {
+        if self.pending.len() >= PENDING_MAX {
+            // More than anybody can have outstanding: the oldest is taken as
+            // answered by nothing, what it did as open.
+            if let Some(old) = self.pending.pop_front() {
+                self.unsettled = true;
+                self.pending_live = self.pending_live.saturating_sub(usize::from(!old.inert));
+            }
+        }
+        self.pending_live += usize::from(!pending.inert);
+        self.pending.push_back(pending);
+    }
+
+    fn no_role(&self) -> Decision {
+        Decision::deny(
+            DenyKind::NoRole,
+            "the principal has no role for this target",
+            &self.policy.version_arc(),
+        )
+    }
+
+    fn too_long(&self) -> Decision {
+        let reason = format!("a name of more than {NAME_BYTES_MAX} bytes: the server would cut it");
+        Decision::deny(DenyKind::NameTooLong, reason, &self.policy.version_arc())
+    }
+
+    fn refused(&self, refusal: Refusal) -> Decision {
+        let kind = if refusal == Refusal::NotText {
+            DenyKind::Encoding
+        } else {
+            DenyKind::Reading
+        };
+        Decision::deny(kind, refusal.reason(), &self.policy.version_arc())
+    }
+
+    fn no_facts(&self, error: &FactsError) -> Decision {
+        let kind = match error {
+            FactsError::TooLong { .. }
+            | FactsError::TooManyTokens { .. }
+            | FactsError::TooDeep { .. } => DenyKind::TooLarge,
+            FactsError::NotText => DenyKind::Encoding,
+            FactsError::Unparsable => DenyKind::Unparsable,
+        };
+        Decision::deny(kind, error.to_string(), &self.policy.version_arc())
+    }
+
+    fn full(&self, full: Full) -> Decision {
+        let reason = match full {
+            Full::Names => "the session holds too many prepared statements or portals; close some",
+            Full::Texts => {
+                "the name is redefined too often without waiting for the server's answers"
+            }
+            Full::Bytes => "the session's prepared statements hold too much text; close some",
+        };
+        Decision::deny(DenyKind::TooManyNames, reason, &self.policy.version_arc())
+    }
+
+    /// A name that stands for nothing seen is as opaque as a DO block.
+    fn unknown(&self, role: &Role, what: &str) -> Decision {
+        let statement = StatementFacts {
+            kind: "unknown",
+            kinds: vec!["unknown"],
+            opaque: vec![Opaque::Because(format!(
+                "a {what} that the gateway has not seen made"
+            ))],
+            ..StatementFacts::default()
+        };
+        let facts = SqlFacts {
+            statements: vec![Arc::new(statement)],
+            text_length: 0,
+            tokens: 0,
+        };
+        let circumstances = Circumstances {
+            session: &self.session,
+            binds: Some(Binds::Unread),
+            search_path_changed: self.search_path_changed,
+        };
+        let mut decision = decide(role, &facts, circumstances, |_, _, _| {});
+        if decision.action == Action::Deny && decision.deny != Some(DenyKind::Rule) {
+            decision.deny = Some(DenyKind::UnknownName);
+            decision.rule = DenyKind::UnknownName.as_str().into();
+            decision.reason = format!("a {what} that the gateway has not seen made").into();
+        }
+        decision
+    }
+
+    /// Caps, reading, cache; then the parser, here or off the shard.
+    fn admit(&mut self, unit: u64, text: &Bytes, intent: Intent, cache: &mut VerdictCache) -> Step {
+        let Some(role) = self.role.clone() else {
+            return Step::Decided(self.no_role());
+        };
+        if !role.reads_sql() {
+            return Step::Decided(self.pass.clone());
+        }
+        self.reading.first_unit();
+        let limit = role.limits.statement_bytes_max;
+        if text.len() > limit {
+            return Step::Decided(self.no_facts(&FactsError::TooLong {
+                length: text.len(),
+                limit,
+            }));
+        }
+        let in_flux = self.in_flux();
+        let broken = self.reading.broken().is_some();
+        if (in_flux || broken)
+            && let Err(refusal) = self.reading.read(text, in_flux)
+        {
+            return Step::Decided(self.refused(refusal));
+        }
+        let state = self.state();
+        let types: &[u32] = if let Intent::Parse { types, .. } = &intent {
+            types
+        } else {
+            &[]
+        };
+        let mut buffer = std::mem::take(&mut self.shape);
+        let shaped = !broken
+            && text.len() <= SHAPE_BYTES_MAX
+            && !role.reads_length()
+            && shape(text, &mut buffer);
+        let shape_key = Key {
+            context: &self.context,
+            state,
+            types,
+            text: &buffer,
+            shaped: true,
+        };
+        let key = Key {
+            context: &self.context,
+            state,
+            types,
+            text,
+            shaped: false,
+        };
+        let mut found = None;
+        if shaped {
+            found = cache.find(&shape_key);
+        }
+        if found.is_none() && !broken {
+            found = cache.find(&key);
+        }
+        let step = match found {
+            Some(verdict) => Ok(verdict),
+            None => match self.parse_here(&role, text, in_flux) {
+                Ok(Some(facts)) => {
+                    let verdict = self.judge(&role, Arc::new(facts), text);
+                    if shaped && verdict.plain && shape_safe(&verdict.facts) {
+                        cache.enter(
+                            &shape_key,
+                            &Arc::new(Verdict {
+                                facts: verdict.facts.clone(),
+                                decision: verdict.decision.clone(),
+                                plain: true,
+                                text: None,
+                            }),
+                        );
+                    } else if !broken {
+                        cache.enter(&key, &verdict);
+                    }
+                    Ok(verdict)
+                }
+                Ok(None) => Err(None),
+                Err(decision) => Err(Some(decision)),
+            },
+        };
+        self.shape = buffer;
+        match step {
+            Ok(verdict) => Step::Decided(self.conclude(unit, &role, intent, &verdict, text)),
+            Err(Some(decision)) => Step::Decided(decision),
+            Err(None) => {
+                let readable = match self.reading.read(text, in_flux) {
+                    Ok(std::borrow::Cow::Owned(readable)) => Some(readable),
+                    Ok(std::borrow::Cow::Borrowed(_)) => None,
+                    Err(refusal) => return Step::Decided(self.refused(refusal)),
+                };
+                self.waiting = Some(Waiting {
+                    unit,
+                    text: text.clone(),
+                    intent,
+                });
+                Step::Parse(ParseJob {
+                    unit,
+                    text: text.clone(),
+                    readable,
+                    limits: role.limits.clone(),
+                })
+            }
+        }
+    }
+
+    /// Parses a small, shallow text; `None` = it is for a job.
+    fn parse_here(
+        &self,
+        role: &Role,
+        text: &[u8],
+        in_flux: bool,
+    ) -> Result<Option<SqlFacts>, Decision> {
+        if text.len() > role.limits.parse_inline_bytes_max {
+            return Ok(None);
+        }
+        let readable = self
+            .reading
+            .read(text, in_flux)
+            .map_err(|refusal| self.refused(refusal))?;
+        let seen = scan(text, &role.limits).map_err(|error| self.no_facts(&error))?;
+        if seen.depth > job::SHALLOW {
+            return Ok(None);
+        }
+        parsed(&readable, &seen)
+            .map(Some)
+            .map_err(|error| self.no_facts(&error))
+    }
+
+    /// What the rules say of a text by itself.
+    fn judge(&self, role: &Role, facts: Arc<SqlFacts>, text: &Bytes) -> Arc<Verdict> {
+        let circumstances = Circumstances {
+            session: &self.session,
+            binds: None,
+            search_path_changed: self.search_path_changed,
+        };
+        let decision = decide(role, &facts, circumstances, |_, _, _| {});
+        let plain = facts.statements.iter().all(|s| {
+            s.names.is_empty()
+                && s.settings.is_empty()
+                && s.opaque.is_empty()
+                && !s.makes_temporary
+                && s.set_role.is_none()
+        });
+        // The text must not hold on to a shard's read buffer.
+        Arc::new(Verdict {
+            facts,
+            decision,
+            plain,
+            text: Some(Bytes::copy_from_slice(text)),
+        })
+    }
+
+    /// From a text's verdict to the unit's decision.
+    fn conclude(
+        &mut self,
+        unit: u64,
+        role: &Role,
+        intent: Intent,
+        verdict: &Arc<Verdict>,
+        text: &Bytes,
+    ) -> Decision {
+        if self.reading.broken().is_some() && !mends(&verdict.facts) {
+            return self.refused(self.reading.broken().unwrap_or(Refusal::Unknown));
+        }
+        for setting in verdict.facts.statements.iter().flat_map(|s| &s.settings) {
+            if let Err(refusal) = self.reading.judge(setting) {
+                return self.refused(refusal);
+            }
+        }
+        let inert = verdict
+            .facts
+            .statements
+            .iter()
+            .all(|s| s.inert && !s.settings.iter().any(Reading::concerns));
+        match intent {
+            Intent::Query => self.conclude_query(unit, role, verdict, text, inert),
+            Intent::Parse { name, types } => {
+                let own = verdict.text.clone().filter(|own| own == text);
+                self.conclude_parse(
+                    unit,
+                    role,
+                    &name,
+                    types,
+                    verdict,
+                    own.unwrap_or_else(|| Bytes::copy_from_slice(text)),
+                    inert,
+                )
+            }
+        }
+    }
+
+    fn conclude_query(
+        &mut self,
+        unit: u64,
+        role: &Role,
+        verdict: &Verdict,
+        text: &Bytes,
+        inert: bool,
+    ) -> Decision {
+        let mut decision = verdict.decision.clone();
+        if role.reads_binds() {
+            // A Query binds nothing: rules that read binds see an empty list.
+            let circumstances = Circumstances {
+                session: &self.session,
+                binds: Some(Binds::Values(&[])),
+                search_path_changed: self.search_path_changed,
+            };
+            decision = decide(role, &verdict.facts, circumstances, |_, _, _| {});
+        }
+        let mut changes = Vec::new();
+        if !verdict.plain {
+            if let Some(names) = self.names_decision(role, &verdict.facts, 0) {
+                decision = decision.stricter(names);
+            }
+            if decision.action != Action::Deny {
+                match self.effects(role, &verdict.facts, text) {
+                    Ok(more) => changes = more,
+                    Err(full) => return self.full(full),
+                }
+            }
+        }
+        if decision.action != Action::Deny {
+            self.pend(Pending {
+                unit,
+                inert,
+                several: verdict.facts.statements.len() > 1,
+                changes,
+            });
+        }
+        decision
+    }
+
+    #[allow(clippy::too_many_arguments)] // one call, from `conclude`
+    fn conclude_parse(
+        &mut self,
+        unit: u64,
+        role: &Role,
+        name: &[u8],
+        types: Box<[u32]>,
+        verdict: &Verdict,
+        text: Bytes,
+        inert: bool,
+    ) -> Decision {
+        let mut decision = verdict.decision.clone();
+        if decision.action == Action::Deny {
+            return decision;
+        }
+        let prepared = self
+            .statements
+            .same(name, &text, &types, &verdict.facts)
+            .unwrap_or_else(|| {
+                Arc::new(Prepared {
+                    text,
+                    types,
+                    facts: verdict.facts.clone(),
+                    inert,
+                    hold: false,
+                })
+            });
+        let decided = Some((self.era(), decision.clone()));
+        let room = role
+            .limits
+            .names_bytes_max
+            .saturating_sub(self.portals.bytes());
+        if let Err(full) =
+            self.statements
+                .define(name, &prepared, decided, role.limits.names_max, room)
+        {
+            return self.full(full);
+        }
+        // Parsing runs nobody's code, whatever the statement does later.
+        self.pend(Pending {
+            unit,
+            inert: true,
+            several: false,
+            changes: vec![Change::Statement(name.into(), prepared)],
+        });
+        if decision.action == Action::Approve {
+            decision.action = Action::Allow;
+            decision.approval = None;
+            decision.reason = format!("{}: at Bind", decision.reason).into();
+        }
+        decision
+    }
+
+    /// What the names that a text uses add to its decision.
+    fn names_decision(&mut self, role: &Role, facts: &SqlFacts, depth: usize) -> Option<Decision> {
+        if facts.statements.iter().all(|s| s.names.is_empty()) {
+            return None;
+        }
+        let mut outcome: Option<Decision> = None;
+        let mut add = |decision: Decision| {
+            outcome = Some(match outcome.take() {
+                None => decision,
+                Some(before) => before.stricter(decision),
+            });
+        };
+        // Names that the same text makes before it uses them.
+        let mut own_statements = HashSet::new();
+        let mut own_portals = HashSet::new();
+        for used in facts.statements.iter().flat_map(|s| &s.names) {
+            match used {
+                NameUse::Prepare { name, .. } => {
+                    own_statements.insert(name.as_str());
+                }
+                NameUse::Declare { name, .. } => {
+                    own_portals.insert(name.as_str());
+                }
+                NameUse::Execute { name, args } => {
+                    if let Some(decision) =
+                        self.execute_decision(role, name, args.as_deref(), depth)
+                    {
+                        add(decision);
+                    } else if !own_statements.contains(name.as_str()) {
+                        add(self.unknown(role, "prepared statement"));
+                    }
+                }
+                NameUse::Fetch { name } => {
+                    let slots = self.portals.look(name.as_bytes());
+                    if slots.is_empty() && !own_portals.contains(name.as_str()) {
+                        add(self.unknown(role, "portal"));
+                        continue;
+                    }
+                    let circumstances = Circumstances {
+                        session: &self.session,
+                        binds: None,
+                        search_path_changed: self.search_path_changed,
+                    };
+                    for slot in slots {
+                        let decision =
+                            decide(role, &slot.prepared.facts, circumstances, |_, _, _| {});
+                        // A hold was taken when the portal was made.
+                        if decision.action == Action::Deny {
+                            add(decision);
+                        }
+                    }
+                }
+                NameUse::Deallocate { .. } | NameUse::Close { .. } => {}
+            }
+            let long = match used {
+                NameUse::Prepare { name, .. }
+                | NameUse::Execute { name, .. }
+                | NameUse::Declare { name, .. }
+                | NameUse::Fetch { name } => name,
+                NameUse::Deallocate { name: Some(name) } | NameUse::Close { name: Some(name) } => {
+                    name
+                }
+                _ => continue,
+            };
+            // A name this long may have been cut, and not as we cut it.
+            if long.len() > NAME_BYTES_MAX || (long.len() > NAME_BYTES_MAX - 4 && !long.is_ascii())
+            {
+                add(self.too_long());
+            }
+        }
+        outcome
+    }
+
+    /// The strictest decision over what EXECUTE may run; `None` = unknown.
+    fn execute_decision(
+        &mut self,
+        role: &Role,
+        name: &str,
+        args: Option<&[Option<String>]>,
+        depth: usize,
+    ) -> Option<Decision> {
+        let values: Option<Vec<Bind<'_>>> = args.map(|args| {
+            args.iter()
+                .map(|a| Bind {
+                    binary: false,
+                    value: a.as_ref().map(String::as_bytes),
+                })
+                .collect()
+        });
+        let circumstances = Circumstances {
+            session: &self.session,
+            binds: Some(values.as_deref().map_or(Binds::Unread, Binds::Values)),
+            search_path_changed: self.search_path_changed,
+        };
+        let mut outcome: Option<Decision> = None;
+        let mut nested = Vec::new();
+        for slot in self.statements.look(name.as_bytes()) {
+            let one = decide(role, &slot.prepared.facts, circumstances, |_, _, _| {});
+            outcome = Some(match outcome {
+                None => one,
+                Some(before) => before.stricter(one),
+            });
+            nested.push(slot.prepared.clone());
+        }
+        for prepared in nested {
+            if prepared
+                .facts
+                .statements
+                .iter()
+                .any(|s| !s.names.is_empty())
+            {
+                let more = if depth >= EXECUTE_DEPTH_MAX {
+                    Some(self.unknown(role, "chain of statements that execute one another"))
+                } else {
+                    self.names_decision(role, &prepared.facts, depth + 1)
+                };
+                outcome = match (outcome, more) {
+                    (Some(a), Some(b)) => Some(a.stricter(b)),
+                    (a, b) => a.or(b),
+                };
+            }
+        }
+        outcome
+    }
+
+    /// What a text does to the session once it runs.
+    fn effects(
+        &mut self,
+        role: &Role,
+        facts: &SqlFacts,
+        text: &Bytes,
+    ) -> Result<Vec<Change>, Full> {
+        let mut changes = Vec::new();
+        let own = || Bytes::copy_from_slice(text);
+        for statement in &facts.statements {
+            self.temporary |= statement.makes_temporary || !statement.opaque.is_empty();
+            // What was let through unseen may have set anything.
+            self.search_path_changed |= !statement.opaque.is_empty();
+            for setting in &statement.settings {
+                let name = setting.name.as_str();
+                if Reading::concerns(setting) {
+                    self.reading.changing();
+                }
+                if matches!(name, "search_path" | "all")
+                    && !self.is_own_path(role, setting.value.as_deref(), name)
+                {
+                    self.search_path_changed = true;
+                }
+                if MEANING.contains(&name) || name == "all" {
+                    self.means(
+                        name,
+                        setting
+                            .value
+                            .clone()
+                            .unwrap_or_else(|| "(reset)".to_owned()),
+                    );
+                }
+            }
+            for used in &statement.names {
+                match used {
+                    NameUse::Prepare { name, inner } => {
+                        let prepared = prepared_from(inner, facts, own(), false);
+                        let room = role
+                            .limits
+                            .names_bytes_max
+                            .saturating_sub(self.portals.bytes());
+                        self.statements.define(
+                            name.as_bytes(),
+                            &prepared,
+                            None,
+                            role.limits.names_max,
+                            room,
+                        )?;
+                        changes.push(Change::Statement(name.as_bytes().into(), prepared));
+                    }
+                    NameUse::Declare { name, inner } => {
+                        let prepared = prepared_from(inner, facts, own(), true);
+                        let room = role
+                            .limits
+                            .names_bytes_max
+                            .saturating_sub(self.statements.bytes());
+                        self.portals.define(
+                            name.as_bytes(),
+                            &prepared,
+                            None,
+                            role.limits.names_max,
+                            room,
+                        )?;
+                        changes.push(Change::Portal(name.as_bytes().into(), vec![prepared]));
+                    }
+                    NameUse::Deallocate { name } => {
+                        changes.push(Change::CloseStatement(
+                            name.as_ref().map(|n| n.as_bytes().into()),
+                        ));
+                    }
+                    NameUse::Close { name } => {
+                        changes.push(Change::ClosePortal(
+                            name.as_ref().map(|n| n.as_bytes().into()),
+                        ));
+                    }
+                    NameUse::Execute { .. } | NameUse::Fetch { .. } => {}
+                }
+            }
+        }
+        Ok(changes)
+    }
+
+    /// Whether a value of search_path is the one that the role assumes.
+    fn is_own_path(&self, role: &Role, value: Option<&str>, name: &str) -> bool {
+        if name == "all" || value.is_none() {
+            // Back to what the session started with.
+            return !self.search_path_changed;
+        }
+        let parts: Vec<&str> = value
+            .unwrap_or_default()
+            .split(',')
+            .map(|p| p.trim().trim_matches('"'))
+            .collect();
+        parts
+            == role
+                .search_path
+                .iter()
+                .map(String::as_str)
+                .collect::<Vec<_>>()
+    }
+
+    fn means(&mut self, name: &str, value: String) {
+        let values = self.meaning.entry(name.to_owned()).or_default();
+        // Which of them is in force after a rollback is not followed: all are
+        // part of what an approval is for.
+        if values.last() != Some(&value) {
+            if values.len() >= VALUES_MAX {
+                values.remove(0);
+            }
+            values.push(value);
+        }
+    }
+}
+
+/// The inner statement of a PREPARE or DECLARE, to stand under its name.
+fn prepared_from(
+    inner: &Arc<StatementFacts>,
+    outer: &SqlFacts,
+    text: Bytes,
+    hold: bool,
+) -> Arc<Prepared> {
+    let facts = SqlFacts {
+        statements: vec![inner.clone()],
+        text_length: outer.text_length,
+        tokens: outer.tokens,
+    };
+    Arc::new(Prepared {
+        text,
+        types: Box::from([]),
+        facts: Arc::new(facts),
+        inert: inner.inert,
+        hold,
+    })
+}
+
+/// Whether a text only puts the reading of text right: SETs of the two
+/// settings to values that were judged good.
+fn mends(facts: &SqlFacts) -> bool {
+    !facts.statements.is_empty()
+        && facts.statements.iter().all(|s| {
+            s.kinds == ["set"]
+                && !s.settings.is_empty()
+                && s.settings.iter().all(|x| {
+                    x.known
+                        && x.value.is_some()
+                        && matches!(
+                            x.name.as_str(),
+                            "standard_conforming_strings" | "client_encoding"
+                        )
+                })
+        })
+}
+
+/// Whether facts cannot depend on the value of an integer constant.
+fn shape_safe(facts: &SqlFacts) -> bool {
+    facts.statements.iter().all(|s| {
+        !s.literal_bound
+            && s.kinds.iter().all(|k| {
+                matches!(
+                    *k,
+                    "select" | "insert" | "update" | "delete" | "merge" | "select_for_update"
+                )
+            })
+    })
 }

@@ -1,8 +1,20 @@
 //! Facts drawn from SQL text by PostgreSQL's own grammar.
 //!
-//! `facts` scans the text cheaply for size, tokens and nesting, parses it
+//! [`facts`] scans the text cheaply for size, tokens and nesting, parses it
 //! with `pg_query` and walks the whole tree. Every node kind the walker does
 //! not know makes the statement *opaque*: nothing is passed over.
+
+mod functions;
+mod kinds;
+mod scan;
+#[cfg(test)]
+mod tests;
+mod tree;
+mod walk;
+
+pub(crate) use kinds::in_group;
+pub use kinds::{GROUPS, KINDS};
+pub(crate) use scan::{Scan, scan, sensitivity, shape};
 
 use crate::spec::SqlLimits;
 use std::sync::Arc;
@@ -28,7 +40,7 @@ pub struct SqlFacts {
 pub struct TableName {
     /// The schema, when the text gives one.
     pub schema: Option<String>,
-    /// The relation's name.
+    /// The relation's name; `*` = every relation (`DROP SCHEMA`, CASCADE).
     pub name: String,
 }
 
@@ -65,7 +77,7 @@ pub struct ColumnName {
     /// The tables it can belong to by its qualifier; empty = any table that
     /// the statement touches.
     pub tables: Vec<TableName>,
-    /// The column's name.
+    /// The column's name; `*` = every column of these tables.
     pub name: String,
     /// Whether it is assigned (INSERT, UPDATE, MERGE, COPY FROM).
     pub written: bool,
@@ -118,7 +130,8 @@ impl std::fmt::Display for Opaque {
 /// A setting that the text changes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Setting {
-    /// Its name in lower case; `*` for RESET ALL and DISCARD ALL.
+    /// Its name in lower case; `all` for RESET ALL and DISCARD ALL, `*` where
+    /// the text does not tell.
     pub name: String,
     /// The new value; `None` when it goes back to its default or the text does
     /// not tell.
@@ -141,6 +154,8 @@ pub enum NameUse {
     Execute {
         /// The statement's name.
         name: String,
+        /// Its arguments, when all are constants; `None` inside = NULL.
+        args: Option<Vec<Option<String>>>,
     },
     /// `DEALLOCATE name`, or of all.
     Deallocate {
@@ -169,7 +184,7 @@ pub enum NameUse {
 /// What one statement does, as far as its text tells.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct StatementFacts {
-    /// The kind of the outermost statement; a word.
+    /// The kind of the outermost statement; one of [`KINDS`].
     pub kind: &'static str,
     /// Every kind in it: the outermost, those in CTEs, EXPLAIN, PREPARE, …
     pub kinds: Vec<&'static str>,
@@ -179,9 +194,6 @@ pub struct StatementFacts {
     pub tables_written: Vec<TableName>,
     /// Columns named.
     pub columns: Vec<ColumnName>,
-    /// Whether a star, a whole row or a renaming alias makes every column of
-    /// every table named possible.
-    pub star: bool,
     /// Functions called.
     pub functions: Vec<FunctionName>,
     /// Whether an UPDATE or DELETE has a WHERE that names a column.
@@ -245,6 +257,17 @@ pub enum FactsError {
 /// Draws the facts of a text.
 ///
 /// Errors: see [`FactsError`]; caps are checked before anything is parsed.
-pub fn facts(_text: &str, _limits: &SqlLimits) -> Result<SqlFacts, FactsError> {
-    Err(FactsError::Unparsable)
+pub fn facts(text: &str, limits: &SqlLimits) -> Result<SqlFacts, FactsError> {
+    let seen = scan(text.as_bytes(), limits)?;
+    parsed(text, &seen)
+}
+
+/// Parses a text that [`scan`] has let through.
+pub(crate) fn parsed(text: &str, seen: &Scan) -> Result<SqlFacts, FactsError> {
+    let statements = walk::statements(text)?;
+    Ok(SqlFacts {
+        statements,
+        text_length: text.len(),
+        tokens: seen.tokens,
+    })
 }

@@ -1,0 +1,1136 @@
+//! The walk over the parse tree: from nodes to facts.
+//!
+//! Statements and the parts with a meaning of their own are named here;
+//! expressions on the known list are walked through; *any node that is on no
+//! list makes the statement opaque*.
+
+use super::functions::{eats_rows, is_dynamic};
+use super::kinds::{kind_of, object_kind};
+use super::tree::Tree;
+use super::{
+    ColumnName, CopyForm, FactsError, FunctionName, NameUse, Opaque, Setting, StatementFacts,
+    TableName,
+};
+use pg_query::protobuf::ObjectType;
+use std::sync::Arc;
+
+/// Parses `text` and draws the facts of each statement.
+pub(super) fn statements(text: &str) -> Result<Vec<Arc<StatementFacts>>, FactsError> {
+    if text.as_bytes().contains(&0) {
+        return Err(FactsError::NotText);
+    }
+    let parsed = pg_query::parse(text, 0).map_err(|_| FactsError::Unparsable)?;
+    let mut out = Vec::with_capacity(parsed.protobuf.stmts.len());
+    for raw in &parsed.protobuf.stmts {
+        let Some(statement) = &raw.stmt else { continue };
+        let tree = Tree::of(statement).map_err(|_| FactsError::Unparsable)?;
+        out.push(Arc::new(one(&tree)));
+    }
+    Ok(out)
+}
+
+/// The facts of one statement by itself.
+fn one(tree: &Tree) -> StatementFacts {
+    let mut walker = Walker::default();
+    walker.collect_aliases(tree);
+    let kind = walker.statement(tree);
+    let mut facts = walker.facts;
+    facts.kind = kind;
+    facts.inert = facts.opaque.is_empty()
+        && facts.kinds.iter().all(|k| inert(k))
+        && facts.functions.is_empty();
+    for list in [&mut facts.tables_read, &mut facts.tables_written] {
+        list.sort();
+        list.dedup();
+    }
+    facts.functions.sort();
+    facts.functions.dedup();
+    facts.columns.sort();
+    facts.columns.dedup();
+    facts
+}
+
+/// Kinds that run nobody's code and do not change how text is read, but by the
+/// settings that they name.
+fn inert(kind: &str) -> bool {
+    matches!(
+        kind,
+        "begin"
+            | "commit"
+            | "rollback"
+            | "savepoint"
+            | "release"
+            | "rollback_to"
+            | "show"
+            | "set"
+            | "reset"
+            | "set_transaction"
+            | "deallocate"
+            | "listen"
+            | "unlisten"
+            | "empty"
+    )
+}
+
+/// Whether relations met are read or written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Read,
+    Write,
+}
+
+#[derive(Default)]
+struct Walker {
+    facts: StatementFacts,
+    /// Names of CTEs in force, innermost last.
+    scopes: Vec<Vec<String>>,
+    /// Every alias or relation name in the statement with the table behind it;
+    /// `None` = something derived.
+    aliases: Vec<(String, Option<TableName>)>,
+}
+
+/// Expression nodes that mean no more than their parts.
+fn is_plain(name: &str) -> bool {
+    matches!(
+        name,
+        "AArrayExpr" | "AConst" | "AExpr" | "AIndices" | "AIndirection" | "AStar" | "Alias" | "BitString" | "BoolExpr"
+            | "Boolean" | "BooleanTest" | "CaseExpr" | "CaseWhen" | "CoalesceExpr" | "CollateClause" | "CteCycleClause"
+            | "CteSearchClause" | "Float" | "GroupingFunc" | "GroupingSet" | "InferClause" | "Integer" | "JsonAggConstructor"
+            | "JsonArgument" | "JsonArrayAgg" | "JsonArrayConstructor" | "JsonArrayQueryConstructor" | "JsonBehavior"
+            | "JsonFormat" | "JsonFuncExpr" | "JsonIsPredicate" | "JsonKeyValue" | "JsonObjectAgg" | "JsonObjectConstructor"
+            | "JsonOutput" | "JsonParseExpr" | "JsonReturning" | "JsonScalarExpr" | "JsonSerializeExpr" | "JsonTable"
+            | "JsonTableColumn" | "JsonTablePathSpec" | "JsonValueExpr" | "List" | "MinMaxExpr" | "MultiAssignRef"
+            | "NamedArgExpr" | "NullTest" | "ParamRef" | "RangeFunction" | "RangeSubselect" | "RangeTableFunc"
+            | "RangeTableFuncCol" | "RangeTableSample" | "ReturningClause" | "ReturningOption" | "RowExpr" | "SetToDefault"
+            | "SortBy" | "SqlValueFunction" | "SqlvalueFunction" | "String" | "SubLink" | "TypeCast" | "TypeName"
+            | "WindowDef" | "XmlExpr" | "XmlSerialize" | "ResTarget"
+            // Parts of definitions.
+            | "AccessPriv" | "AtAlterConstraint" | "ColumnDef" | "Constraint" | "CreateOpClassItem" | "DefElem"
+            | "FunctionParameter" | "IndexElem" | "IntoClause" | "ObjectWithArgs" | "PartitionBoundSpec" | "PartitionCmd"
+            | "PartitionElem" | "PartitionRangeDatum" | "PartitionSpec" | "PublicationObjSpec" | "PublicationTable"
+            | "ReplicaIdentityStmt" | "RoleSpec" | "StatsElem" | "TableLikeClause" | "TriggerTransition" | "VacuumRelation"
+            | "AlterTableCmd"
+    )
+}
+
+impl Walker {
+    fn kind(&mut self, kind: &'static str) -> &'static str {
+        if !self.facts.kinds.contains(&kind) {
+            self.facts.kinds.push(kind);
+        }
+        kind
+    }
+
+    fn opaque(&mut self, why: impl Into<String>) {
+        let why = Opaque::Because(why.into());
+        if !self.facts.opaque.contains(&why) {
+            self.facts.opaque.push(why);
+        }
+    }
+
+    /// Notes every range variable's alias, wherever it stands.
+    fn collect_aliases(&mut self, tree: &Tree) {
+        match tree.name() {
+            "RangeVar" => {
+                let table = table_of(tree);
+                let alias = tree.get("alias");
+                let name = if alias.is_some() {
+                    alias.text("aliasname")
+                } else {
+                    table.name.as_str()
+                };
+                self.aliases.push((name.to_owned(), Some(table)));
+            }
+            "RangeSubselect" | "RangeFunction" | "RangeTableFunc" | "JsonTable" | "JoinExpr" => {
+                for field in ["alias", "join_using_alias"] {
+                    let alias = tree.get(field);
+                    if alias.is_some() {
+                        self.aliases
+                            .push((alias.text("aliasname").to_owned(), None));
+                    }
+                }
+            }
+            "CommonTableExpr" => self.aliases.push((tree.text("ctename").to_owned(), None)),
+            _ => {}
+        }
+        for child in tree.children() {
+            self.collect_aliases(child);
+        }
+    }
+
+    /// The tables behind an alias; `None` when the alias is unknown.
+    fn behind(&self, alias: &str) -> Option<Vec<TableName>> {
+        let mut found = None;
+        for (name, table) in &self.aliases {
+            if name == alias {
+                let list: &mut Vec<TableName> = found.get_or_insert_with(Vec::new);
+                match table {
+                    Some(table) => list.push(table.clone()),
+                    // Something derived: any table may be behind it.
+                    None => return Some(Vec::new()),
+                }
+            }
+        }
+        found
+    }
+
+    fn is_cte(&self, name: &str) -> bool {
+        self.scopes
+            .iter()
+            .any(|frame| frame.iter().any(|n| n == name))
+    }
+
+    fn relation(&mut self, tree: &Tree, mode: Mode) {
+        if !tree.is_some() {
+            return;
+        }
+        let table = table_of(tree);
+        if table.name.is_empty() {
+            return;
+        }
+        if tree.get("alias").get("colnames").is_some() {
+            // The alias renames columns: any of them may be meant.
+            self.column(vec![table.clone()], "*", false);
+        }
+        if mode == Mode::Read && table.schema.is_none() && self.is_cte(&table.name) {
+            return;
+        }
+        match mode {
+            Mode::Read => self.facts.tables_read.push(table),
+            Mode::Write => self.facts.tables_written.push(table),
+        }
+    }
+
+    fn column(&mut self, tables: Vec<TableName>, name: &str, written: bool) {
+        self.facts.columns.push(ColumnName {
+            tables,
+            name: name.to_owned(),
+            written,
+        });
+    }
+
+    fn function(&mut self, names: &[Tree]) {
+        let parts: Vec<&str> = names.iter().map(Tree::as_text).collect();
+        let Some((name, rest)) = parts.split_last() else {
+            return;
+        };
+        self.function_named(rest.last().map(|s| (*s).to_owned()), name);
+    }
+
+    fn function_named(&mut self, schema: Option<String>, name: &str) {
+        let function = FunctionName {
+            schema,
+            name: name.to_owned(),
+        };
+        if is_dynamic(&name.to_ascii_lowercase()) {
+            let why = Opaque::Function(function.clone());
+            if !self.facts.opaque.contains(&why) {
+                self.facts.opaque.push(why);
+            }
+        }
+        self.facts.functions.push(function);
+    }
+
+    /// Walks any part of a statement.
+    fn part(&mut self, tree: &Tree, mode: Mode) {
+        match tree {
+            Tree::List(items) => {
+                for item in items {
+                    self.part(item, mode);
+                }
+                return;
+            }
+            Tree::Node(..) => {}
+            _ => return,
+        }
+        match tree.name() {
+            "SelectStmt" | "InsertStmt" | "UpdateStmt" | "DeleteStmt" | "MergeStmt" => {
+                self.statement(tree);
+            }
+            "RangeVar" => self.relation(tree, mode),
+            "ColumnRef" => self.column_ref(tree),
+            "FuncCall" => self.call(tree),
+            "CurrentOfExpr" => {
+                let name = tree.text("cursor_name").to_owned();
+                if name.is_empty() {
+                    self.opaque("WHERE CURRENT OF a parameter");
+                }
+                self.facts.names.push(NameUse::Fetch { name });
+            }
+            "JoinExpr" => {
+                if tree.flag("is_natural") {
+                    self.column(Vec::new(), "*", false);
+                }
+                for name in tree.list("using_clause") {
+                    self.column(Vec::new(), name.as_text(), false);
+                }
+                if tree.get("alias").get("colnames").is_some() {
+                    self.column(Vec::new(), "*", false);
+                }
+                self.fields(tree, mode, &["using_clause", "alias", "join_using_alias"]);
+            }
+            // Its relations are aliases of what FROM names.
+            "LockingClause" => {}
+            "RangeTableSample" => {
+                self.function(tree.list("method"));
+                self.fields(tree, mode, &["method"]);
+            }
+            "IndexElem" | "PartitionElem" | "StatsElem" => {
+                if !tree.text("name").is_empty() {
+                    self.column(Vec::new(), tree.text("name"), false);
+                }
+                self.fields(tree, mode, &[]);
+            }
+            "TableLikeClause" => self.relation(tree.get("relation"), Mode::Read),
+            "ObjectWithArgs" => {}
+            "DefElem" => {
+                if matches!(
+                    tree.text("defname"),
+                    "sfunc" | "finalfunc" | "function" | "procedure"
+                ) {
+                    self.opaque("a definition that runs a function later");
+                }
+                self.fields(tree, mode, &[]);
+            }
+            name if is_plain(name) => self.fields(tree, mode, &[]),
+            name => self.opaque(format!("a part unknown to the gateway ({name})")),
+        }
+    }
+
+    fn fields(&mut self, tree: &Tree, mode: Mode, except: &[&str]) {
+        if let Tree::Node(_, fields) = tree {
+            for (name, value) in fields {
+                if !except.contains(name) {
+                    self.part(value, mode);
+                }
+            }
+        }
+    }
+
+    fn column_ref(&mut self, tree: &Tree) {
+        let fields = tree.list("fields");
+        let Some((last, before)) = fields.split_last() else {
+            return;
+        };
+        let before: Vec<&str> = before.iter().map(Tree::as_text).collect();
+        let tables = match before.as_slice() {
+            [] => Vec::new(),
+            [alias] => self.behind(alias).unwrap_or_default(),
+            [.., schema, table] => {
+                vec![TableName {
+                    schema: Some((*schema).to_owned()),
+                    name: (*table).to_owned(),
+                }]
+            }
+        };
+        if last.name() == "AStar" {
+            self.column(tables, "*", false);
+            return;
+        }
+        let name = last.as_text();
+        if before.is_empty()
+            && let Some(tables) = self.behind(name)
+        {
+            // A table's name in a column's place is its whole row.
+            self.column(tables, "*", false);
+        }
+        if !before.is_empty() && eats_rows(name) {
+            self.column(tables.clone(), "*", false);
+            self.function_named(None, name);
+        }
+        self.column(tables, name, false);
+    }
+
+    fn call(&mut self, tree: &Tree) {
+        let names = tree.list("funcname");
+        self.function(names);
+        let name = names.last().map(Tree::as_text).unwrap_or_default();
+        if name == "set_config" {
+            self.facts.literal_bound = true;
+            let args = tree.list("args");
+            let setting = args.first().and_then(constant);
+            let value = args.get(1).and_then(constant);
+            match setting {
+                Some(setting) => self.setting(&setting, value.clone(), value.is_some()),
+                None => self.setting("*", None, false),
+            }
+        }
+        self.fields(tree, Mode::Read, &["funcname"]);
+    }
+
+    fn setting(&mut self, name: &str, value: Option<String>, known: bool) {
+        let name = name.to_ascii_lowercase();
+        match name.as_str() {
+            "role" => {
+                self.kind("set_role");
+                self.facts.set_role = Some(value.clone().unwrap_or_default());
+            }
+            "session_authorization" => {
+                self.kind("set_session_authorization");
+                self.facts.set_role = Some(value.clone().unwrap_or_default());
+            }
+            _ => {}
+        }
+        self.facts.settings.push(Setting { name, value, known });
+    }
+
+    /// Walks one statement; returns its kind.
+    fn statement(&mut self, tree: &Tree) -> &'static str {
+        match tree.name() {
+            "SelectStmt" => self.select(tree),
+            "InsertStmt" | "UpdateStmt" | "DeleteStmt" | "MergeStmt" => self.change(tree),
+            _ => self.utility(tree),
+        }
+    }
+
+    fn with_clause(&mut self, tree: &Tree) -> bool {
+        let with = tree.get("with_clause");
+        if !with.is_some() {
+            return false;
+        }
+        let ctes = with.list("ctes");
+        self.scopes.push(Vec::new());
+        let names = |c: &Tree| c.text("ctename").to_owned();
+        if with.flag("recursive")
+            && let Some(frame) = self.scopes.last_mut()
+        {
+            frame.extend(ctes.iter().map(names));
+        }
+        for cte in ctes {
+            self.statement(cte.get("ctequery"));
+            self.fields(cte, Mode::Read, &["ctequery", "aliascolnames"]);
+            if let Some(frame) = self.scopes.last_mut() {
+                frame.push(names(cte));
+            }
+        }
+        true
+    }
+
+    fn select(&mut self, tree: &Tree) -> &'static str {
+        let scoped = self.with_clause(tree);
+        let kind = self.kind("select");
+        if tree.get("locking_clause").is_some() {
+            self.kind("select_for_update");
+        }
+        let into = tree.get("into_clause");
+        if into.is_some() {
+            self.kind("select_into");
+            self.relation(into.get("rel"), Mode::Write);
+            self.temporary(into.get("rel"));
+        }
+        self.fields(tree, Mode::Read, &["with_clause", "into_clause"]);
+        if scoped {
+            self.scopes.pop();
+        }
+        kind
+    }
+
+    fn change(&mut self, tree: &Tree) -> &'static str {
+        let scoped = self.with_clause(tree);
+        let kind = self.kind(match tree.name() {
+            "InsertStmt" => "insert",
+            "UpdateStmt" => "update",
+            "DeleteStmt" => "delete",
+            _ => "merge",
+        });
+        let relation = tree.get("relation");
+        let table = table_of(relation);
+        self.relation(relation, Mode::Write);
+        if kind == "insert" {
+            match tree.list("cols") {
+                [] => self.column(vec![table.clone()], "*", true),
+                cols => self.targets(&table, cols),
+            }
+            self.targets(&table, tree.get("on_conflict_clause").list("target_list"));
+        }
+        if kind == "update" {
+            self.targets(&table, tree.list("target_list"));
+        }
+        for when in tree.list("merge_when_clauses") {
+            self.targets(&table, when.list("target_list"));
+            if when.list("target_list").is_empty() && when.list("values").iter().next().is_some() {
+                self.column(vec![table.clone()], "*", true);
+            }
+            self.fields(when, Mode::Read, &[]);
+        }
+        let conflict = tree.get("on_conflict_clause");
+        if conflict.is_some() {
+            self.fields(conflict, Mode::Read, &[]);
+        }
+        if matches!(kind, "update" | "delete") {
+            let alias = relation.get("alias").text("aliasname");
+            let me = if alias.is_empty() {
+                table.name.as_str()
+            } else {
+                alias
+            };
+            if names_column(tree.get("where_clause"), me, false) {
+                self.facts.where_found = true;
+            } else {
+                self.facts.where_missing = true;
+            }
+        }
+        self.fields(
+            tree,
+            Mode::Read,
+            &[
+                "with_clause",
+                "relation",
+                "merge_when_clauses",
+                "on_conflict_clause",
+                "cols",
+            ],
+        );
+        if scoped {
+            self.scopes.pop();
+        }
+        kind
+    }
+
+    fn targets(&mut self, table: &TableName, list: &[Tree]) {
+        for target in list {
+            self.column(vec![table.clone()], target.text("name"), true);
+        }
+    }
+
+    fn temporary(&mut self, relation: &Tree) {
+        if relation.text("relpersistence") == "t"
+            || relation.text("schemaname").starts_with("pg_temp")
+        {
+            self.facts.makes_temporary = true;
+        }
+    }
+
+    /// A statement inside another that is not run now: its facts count here
+    /// too, and stand by themselves for the name.
+    fn inner(&mut self, tree: &Tree) -> Arc<StatementFacts> {
+        self.statement(tree);
+        Arc::new(one(tree))
+    }
+
+    fn utility(&mut self, tree: &Tree) -> &'static str {
+        let kind = self.utility_kind(tree);
+        self.kind(kind)
+    }
+
+    #[allow(clippy::too_many_lines)] // one table of the grammar's statements
+    fn utility_kind(&mut self, tree: &Tree) -> &'static str {
+        match tree.name() {
+            "TransactionStmt" => match tree.int("kind") {
+                1 | 2 => {
+                    if tree.get("options").is_some() {
+                        self.kind("set_transaction");
+                    }
+                    "begin"
+                }
+                3 => "commit",
+                4 => "rollback",
+                5 => "savepoint",
+                6 => "release",
+                7 => "rollback_to",
+                8 => "prepare_transaction",
+                9 => "commit_prepared",
+                10 => "rollback_prepared",
+                _ => self.unknown("transaction statement"),
+            },
+            "VariableSetStmt" => self.variable_set(tree),
+            "VariableShowStmt" => "show",
+            "DiscardStmt" => {
+                match tree.int("target") {
+                    1 => {
+                        self.setting("all", None, true);
+                        self.facts.names.push(NameUse::Deallocate { name: None });
+                        self.facts.names.push(NameUse::Close { name: None });
+                    }
+                    2..=4 => {}
+                    _ => self.opaque("DISCARD of something unknown"),
+                }
+                "discard"
+            }
+            "ExplainStmt" => {
+                self.statement(tree.get("query"));
+                "explain"
+            }
+            "PrepareStmt" => {
+                let inner = self.inner(tree.get("query"));
+                self.facts.names.push(NameUse::Prepare {
+                    name: tree.text("name").to_owned(),
+                    inner,
+                });
+                "prepare"
+            }
+            "ExecuteStmt" => {
+                let args = tree.list("params").iter().map(argument).collect();
+                self.facts.names.push(NameUse::Execute {
+                    name: tree.text("name").to_owned(),
+                    args,
+                });
+                self.part(tree.get("params"), Mode::Read);
+                "execute"
+            }
+            "DeallocateStmt" => {
+                let name = tree.text("name");
+                let name = if name.is_empty() {
+                    None
+                } else {
+                    Some(name.to_owned())
+                };
+                self.facts.names.push(NameUse::Deallocate { name });
+                "deallocate"
+            }
+            "DeclareCursorStmt" => {
+                let inner = self.inner(tree.get("query"));
+                self.facts.names.push(NameUse::Declare {
+                    name: tree.text("portalname").to_owned(),
+                    inner,
+                });
+                "declare"
+            }
+            "FetchStmt" => {
+                self.facts.names.push(NameUse::Fetch {
+                    name: tree.text("portalname").to_owned(),
+                });
+                if tree.flag("ismove") { "move" } else { "fetch" }
+            }
+            "ClosePortalStmt" => {
+                let name = tree.text("portalname");
+                let name = if name.is_empty() {
+                    None
+                } else {
+                    Some(name.to_owned())
+                };
+                self.facts.names.push(NameUse::Close { name });
+                "close"
+            }
+            "CopyStmt" => self.copy(tree),
+            "DoStmt" => {
+                self.opaque("DO runs a block of code");
+                "do"
+            }
+            "CallStmt" => {
+                let call = tree.get("funccall");
+                let names = call.list("funcname");
+                let parts: Vec<&str> = names.iter().map(Tree::as_text).collect();
+                if let Some((name, rest)) = parts.split_last() {
+                    let schema = rest.last().map(|s| (*s).to_owned());
+                    self.facts.opaque.push(Opaque::Function(FunctionName {
+                        schema,
+                        name: (*name).to_owned(),
+                    }));
+                } else {
+                    self.opaque("CALL of something unnamed");
+                }
+                self.part(call, Mode::Read);
+                "call"
+            }
+            "LoadStmt" => {
+                self.opaque("LOAD runs a library");
+                "load"
+            }
+            "ListenStmt" => "listen",
+            "UnlistenStmt" => "unlisten",
+            "NotifyStmt" => "notify",
+            "CheckPointStmt" => "checkpoint",
+            "ConstraintsSetStmt" => "set_constraints",
+            "LockStmt" => {
+                self.part(tree.get("relations"), Mode::Write);
+                "lock"
+            }
+            "TruncateStmt" => {
+                self.part(tree.get("relations"), Mode::Write);
+                if tree.int("behavior") == 2 {
+                    // CASCADE empties whatever refers to it.
+                    self.everything(None);
+                }
+                "truncate"
+            }
+            "VacuumStmt" => {
+                self.part(tree.get("rels"), Mode::Write);
+                if tree.flag("is_vacuumcmd") {
+                    "vacuum"
+                } else {
+                    "analyze"
+                }
+            }
+            "ClusterStmt" => {
+                self.relation(tree.get("relation"), Mode::Write);
+                "cluster"
+            }
+            "ReindexStmt" => {
+                self.relation(tree.get("relation"), Mode::Write);
+                "reindex"
+            }
+            "RefreshMatViewStmt" => {
+                self.relation(tree.get("relation"), Mode::Write);
+                "refresh_materialized_view"
+            }
+            "CreateTableAsStmt" => {
+                let into = tree.get("into");
+                self.relation(into.get("rel"), Mode::Write);
+                self.temporary(into.get("rel"));
+                self.statement(tree.get("query"));
+                if tree.int("objtype") == ObjectType::ObjectMatview as i64 {
+                    "create_materialized_view"
+                } else {
+                    "create_table_as"
+                }
+            }
+            "ViewStmt" => {
+                self.relation(tree.get("view"), Mode::Write);
+                self.temporary(tree.get("view"));
+                self.statement(tree.get("query"));
+                "create_view"
+            }
+            "CreateStmt" => {
+                self.temporary(tree.get("relation"));
+                self.fields(tree, Mode::Write, &[]);
+                "create_table"
+            }
+            "CreateForeignTableStmt" => {
+                let base = tree.get("base_stmt");
+                self.fields(base, Mode::Write, &[]);
+                "create_foreign_table"
+            }
+            "CreateSchemaStmt" => {
+                for element in tree.list("schema_elts") {
+                    self.statement(element);
+                }
+                "create_schema"
+            }
+            "CreateSeqStmt" => {
+                self.temporary(tree.get("sequence"));
+                self.fields(tree, Mode::Write, &[]);
+                "create_sequence"
+            }
+            "AlterSeqStmt" => {
+                self.fields(tree, Mode::Write, &[]);
+                "alter_sequence"
+            }
+            "IndexStmt" => {
+                self.fields(tree, Mode::Write, &[]);
+                "create_index"
+            }
+            "CreateStatsStmt" => {
+                self.fields(tree, Mode::Write, &["defnames"]);
+                "create_statistics"
+            }
+            "AlterTableStmt" => {
+                let relation = tree.get("relation");
+                self.relation(relation, Mode::Write);
+                self.column(vec![table_of(relation)], "*", true);
+                self.fields(tree, Mode::Write, &["relation"]);
+                match object_kind("alter", tree.int("objtype")) {
+                    "alter_table" => "alter_table",
+                    kind => kind,
+                }
+            }
+            "RenameStmt"
+            | "AlterObjectSchemaStmt"
+            | "AlterOwnerStmt"
+            | "AlterObjectDependsStmt" => {
+                let relation = tree.get("relation");
+                self.relation(relation, Mode::Write);
+                let field = if tree.name() == "RenameStmt" {
+                    "rename_type"
+                } else {
+                    "object_type"
+                };
+                let mut object = tree.int(field);
+                if object == ObjectType::ObjectColumn as i64
+                    || object == ObjectType::ObjectTabconstraint as i64
+                {
+                    object = ObjectType::ObjectTable as i64;
+                }
+                object_kind("alter", object)
+            }
+            "DropStmt" => {
+                let object = tree.int("remove_type");
+                for name in tree.list("objects") {
+                    self.object(object, name, tree.int("behavior") == 2);
+                }
+                object_kind("drop", object)
+            }
+            "CommentStmt" | "SecLabelStmt" => {
+                self.object(tree.int("objtype"), tree.get("object"), false);
+                if tree.name() == "CommentStmt" {
+                    "comment"
+                } else {
+                    "security_label"
+                }
+            }
+            "GrantStmt" => {
+                self.part(tree.get("objects"), Mode::Write);
+                if tree.int("targtype") == 2 {
+                    for schema in tree.list("objects") {
+                        self.everything(Some(schema.as_text().to_owned()));
+                    }
+                }
+                if tree.flag("is_grant") {
+                    "grant"
+                } else {
+                    "revoke"
+                }
+            }
+            "GrantRoleStmt" => {
+                if tree.flag("is_grant") {
+                    "grant_role"
+                } else {
+                    "revoke_role"
+                }
+            }
+            "AlterDefaultPrivilegesStmt" => "alter_default_privileges",
+            "CreateRoleStmt" | "AlterRoleStmt" => {
+                let password = |option: &Tree| {
+                    option.text("defname").contains("password") && option.get("arg").is_some()
+                };
+                if tree.list("options").iter().any(password) {
+                    self.facts.password = true;
+                    self.kind("role_password");
+                }
+                if tree.name() == "CreateRoleStmt" {
+                    "create_role"
+                } else {
+                    "alter_role"
+                }
+            }
+            "AlterRoleSetStmt" => "alter_role",
+            "DropRoleStmt" => "drop_role",
+            "ReassignOwnedStmt" => {
+                self.everything(None);
+                "reassign_owned"
+            }
+            "DropOwnedStmt" => {
+                self.everything(None);
+                "drop_owned"
+            }
+            "CreateFunctionStmt" => {
+                // A body runs later, under whoever calls it.
+                self.opaque("the body of a function");
+                self.facts.makes_temporary = true;
+                if tree.flag("is_procedure") {
+                    "create_procedure"
+                } else {
+                    "create_function"
+                }
+            }
+            "AlterFunctionStmt" => "alter_function",
+            "CreateTrigStmt" => {
+                self.relation(tree.get("relation"), Mode::Write);
+                self.function(tree.list("funcname"));
+                self.opaque("a trigger runs a function later");
+                "create_trigger"
+            }
+            "CreateEventTrigStmt" => {
+                self.opaque("an event trigger runs a function later");
+                "create_event_trigger"
+            }
+            "RuleStmt" => {
+                self.relation(tree.get("relation"), Mode::Write);
+                for action in tree.list("actions") {
+                    self.statement(action);
+                }
+                self.part(tree.get("where_clause"), Mode::Read);
+                self.opaque("a rule runs statements later");
+                "create_rule"
+            }
+            "CreatePolicyStmt" | "AlterPolicyStmt" => {
+                self.relation(tree.get("table"), Mode::Write);
+                self.part(tree.get("qual"), Mode::Read);
+                self.part(tree.get("with_check"), Mode::Read);
+                if tree.name() == "CreatePolicyStmt" {
+                    "create_policy"
+                } else {
+                    "alter_policy"
+                }
+            }
+            "CreateExtensionStmt" => {
+                self.opaque("an extension's script");
+                "create_extension"
+            }
+            "AlterExtensionStmt" | "AlterExtensionContentsStmt" => {
+                self.opaque("an extension's script");
+                "alter_extension"
+            }
+            "DefineStmt" => {
+                self.opaque("a definition that runs functions later");
+                object_kind("create", tree.int("kind"))
+            }
+            "CreateDomainStmt" => {
+                self.fields(tree, Mode::Read, &["domainname"]);
+                "create_domain"
+            }
+            "CompositeTypeStmt" | "CreateEnumStmt" | "CreateRangeStmt" => {
+                if tree.name() == "CreateRangeStmt" {
+                    self.opaque("a range type runs functions later");
+                }
+                "create_type"
+            }
+            "AlterEnumStmt" | "AlterTypeStmt" => "alter_type",
+            "CreatedbStmt" => "create_database",
+            "AlterDatabaseStmt" | "AlterDatabaseSetStmt" | "AlterDatabaseRefreshCollStmt" => {
+                "alter_database"
+            }
+            "DropdbStmt" => "drop_database",
+            "CreateTableSpaceStmt" => "create_tablespace",
+            "DropTableSpaceStmt" => "drop_tablespace",
+            "AlterSystemStmt" => {
+                self.opaque("ALTER SYSTEM changes the server");
+                "alter_system"
+            }
+            other => self.reaching_out(other),
+        }
+    }
+
+    /// Statements that reach other servers or run code in ways that nothing
+    /// here reads, and those on no list: all opaque.
+    fn reaching_out(&mut self, name: &'static str) -> &'static str {
+        let kind = match name {
+            "CreateForeignServerStmt" => "create_foreign_server",
+            "CreateFdwStmt" => "create_foreign_data_wrapper",
+            "CreateUserMappingStmt" => "create_user_mapping",
+            "DropUserMappingStmt" => "drop_user_mapping",
+            "ImportForeignSchemaStmt" => "import_foreign_schema",
+            "CreatePublicationStmt" => "create_publication",
+            "AlterPublicationStmt" => "alter_publication",
+            "CreateSubscriptionStmt" => "create_subscription",
+            "AlterSubscriptionStmt" => "alter_subscription",
+            "DropSubscriptionStmt" => "drop_subscription",
+            "CreateCastStmt" => "create_cast",
+            "CreateTransformStmt" => "create_transform",
+            "CreateOpClassStmt" | "CreateOpFamilyStmt" => "create_operator_class",
+            "CreatePlangStmt" | "CreatePLangStmt" => "create_language",
+            "CreateAmStmt" => "create_access_method",
+            n if n.starts_with("Alter") => "alter",
+            _ => "unknown",
+        };
+        self.opaque(format!(
+            "a statement that the gateway does not see through ({name})"
+        ));
+        kind
+    }
+
+    fn unknown(&mut self, what: &str) -> &'static str {
+        self.opaque(format!("an unknown {what}"));
+        kind_of("unknown", "unknown")
+    }
+
+    fn variable_set(&mut self, tree: &Tree) -> &'static str {
+        let name = tree.text("name").to_ascii_lowercase();
+        let args = tree.list("args");
+        let before = self.facts.kinds.len();
+        match tree.int("kind") {
+            1 => {
+                let values: Vec<Option<String>> = args.iter().map(constant).collect();
+                let known = !values.is_empty() && values.iter().all(Option::is_some);
+                let value = values.into_iter().flatten().collect::<Vec<_>>().join(",");
+                self.setting(&name, Some(value), known);
+                if self.facts.kinds.len() > before {
+                    "set_role"
+                } else {
+                    "set"
+                }
+            }
+            2 | 5 => {
+                self.setting(&name, None, true);
+                if self.facts.kinds.len() > before {
+                    "set_role"
+                } else {
+                    "reset"
+                }
+            }
+            4 => {
+                if !matches!(
+                    name.as_str(),
+                    "transaction" | "session characteristics" | "transaction snapshot"
+                ) {
+                    self.opaque("SET of something unknown");
+                }
+                "set_transaction"
+            }
+            6 => {
+                self.setting("all", None, true);
+                "reset"
+            }
+            _ => self.unknown("form of SET"),
+        }
+    }
+
+    fn copy(&mut self, tree: &Tree) -> &'static str {
+        let from = tree.flag("is_from");
+        let relation = tree.get("relation");
+        let form = if tree.flag("is_program") {
+            self.kind("copy_program");
+            CopyForm::Program
+        } else if tree.get("filename").is_some() {
+            self.kind("copy_file");
+            CopyForm::File
+        } else if from {
+            CopyForm::FromStdin
+        } else {
+            CopyForm::ToStdout
+        };
+        self.facts.copy.push(form);
+        if matches!(form, CopyForm::Program | CopyForm::File) {
+            self.opaque(format!("COPY with a {} on the server", form.as_str()));
+        }
+        if relation.is_some() {
+            let table = table_of(relation);
+            self.relation(relation, if from { Mode::Write } else { Mode::Read });
+            match tree.list("attlist") {
+                [] => self.column(vec![table], "*", from),
+                names => {
+                    for name in names {
+                        self.column(vec![table.clone()], name.as_text(), from);
+                    }
+                }
+            }
+        }
+        if tree.get("query").is_some() {
+            self.statement(tree.get("query"));
+        }
+        self.part(tree.get("where_clause"), Mode::Read);
+        "copy"
+    }
+
+    /// Every table, of a schema or of all, is touched.
+    fn everything(&mut self, schema: Option<String>) {
+        self.facts.tables_written.push(TableName {
+            schema,
+            name: "*".into(),
+        });
+    }
+
+    /// The object of a DROP or COMMENT, as far as it is a relation or belongs
+    /// to one.
+    fn object(&mut self, object: i64, name: &Tree, cascade: bool) {
+        let parts: Vec<&str> = match name {
+            Tree::Node("TypeName", _) => name.list("names").iter().map(Tree::as_text).collect(),
+            _ => name.items().iter().map(Tree::as_text).collect(),
+        };
+        let relation = |parts: &[&str]| match parts {
+            [] => None,
+            [name] => Some(TableName {
+                schema: None,
+                name: (*name).to_owned(),
+            }),
+            [.., schema, name] => Some(TableName {
+                schema: Some((*schema).to_owned()),
+                name: (*name).to_owned(),
+            }),
+        };
+        let table = match ObjectType::try_from(i32::try_from(object).unwrap_or(0)) {
+            Ok(
+                ObjectType::ObjectTable
+                | ObjectType::ObjectView
+                | ObjectType::ObjectMatview
+                | ObjectType::ObjectForeignTable
+                | ObjectType::ObjectSequence
+                | ObjectType::ObjectIndex,
+            ) => relation(&parts),
+            Ok(
+                ObjectType::ObjectColumn
+                | ObjectType::ObjectTrigger
+                | ObjectType::ObjectRule
+                | ObjectType::ObjectPolicy
+                | ObjectType::ObjectTabconstraint,
+            ) => parts.split_last().and_then(|(_, rest)| relation(rest)),
+            _ => {
+                if cascade {
+                    self.everything(None);
+                }
+                None
+            }
+        };
+        self.facts.tables_written.extend(table);
+        if object == ObjectType::ObjectSchema as i64
+            && let Some(schema) = parts
+                .last()
+                .copied()
+                .or_else(|| Some(name.as_text()))
+                .filter(|s| !s.is_empty())
+        {
+            // Dropping a schema touches everything in it.
+            self.everything(Some(schema.to_owned()));
+        }
+    }
+}
+
+fn table_of(tree: &Tree) -> TableName {
+    let schema = tree.text("schemaname");
+    TableName {
+        schema: if schema.is_empty() {
+            None
+        } else {
+            Some(schema.to_owned())
+        },
+        name: tree.text("relname").to_owned(),
+    }
+}
+
+/// A constant's text, through casts.
+fn constant(tree: &Tree) -> Option<String> {
+    match tree.name() {
+        "TypeCast" => constant(tree.get("arg")),
+        "AConst" => {
+            if tree.flag("isnull") {
+                return None;
+            }
+            let value = tree.get("val");
+            match value.name() {
+                "Integer" => Some(value.int("ival").to_string()),
+                "Float" => Some(value.text("fval").to_owned()),
+                "Boolean" => Some(value.flag("boolval").to_string()),
+                "String" => Some(value.text("sval").to_owned()),
+                "BitString" => Some(value.text("bsval").to_owned()),
+                _ => None,
+            }
+        }
+        _ => None,
+    }
+}
+
+/// One argument of EXECUTE, when it is a constant: its text, or NULL.
+fn argument(tree: &Tree) -> Option<Option<String>> {
+    if tree.name() == "AConst" && tree.flag("isnull") {
+        Some(None)
+    } else {
+        constant(tree).map(Some)
+    }
+}
+
+/// Whether two expressions are the same but for integer constants.
+fn same(a: &Tree, b: &Tree) -> bool {
+    match (a, b) {
+        (Tree::Node("Integer", _), Tree::Node("Integer", _)) => true,
+        (Tree::Node(n, f), Tree::Node(m, g)) => {
+            n == m
+                && f.len() == g.len()
+                && f.iter().zip(g).all(|((p, x), (q, y))| p == q && same(x, y))
+        }
+        (Tree::List(a), Tree::List(b)) => {
+            a.len() == b.len() && a.iter().zip(b).all(|(x, y)| same(x, y))
+        }
+        _ => a == b,
+    }
+}
+
+/// Whether a WHERE restricts by a column: `1 = 1`, `id = id` and
+/// `id = 1 OR true` do not. Inside a sub-query only columns of `me` count.
+fn names_column(tree: &Tree, me: &str, inside: bool) -> bool {
+    match tree.name() {
+        "CurrentOfExpr" => true,
+        "ColumnRef" => {
+            let fields = tree.list("fields");
+            !inside || (fields.len() > 1 && fields.first().is_some_and(|f| f.as_text() == me))
+        }
+        "BoolExpr" if tree.int("boolop") == 2 => tree
+            .list("args")
+            .iter()
+            .all(|arg| names_column(arg, me, inside)),
+        "AExpr" if tree.get("lexpr").is_some() && same(tree.get("lexpr"), tree.get("rexpr")) => {
+            false
+        }
+        "SelectStmt" => tree.children().any(|child| names_column(child, me, true)),
+        _ => tree.children().any(|child| names_column(child, me, inside)),
+    }
+}
