@@ -10,6 +10,8 @@ use crate::frame::{FRAME_BYTES_MAX, HEADER_BYTES};
 
 /// Most segments of one archive: a reader lists them all.
 const SEGMENTS_MAX: usize = 1 << 20;
+/// Largest number of a segment, far beyond what a disk holds, so that sums of numbers stay sums.
+const SEGMENT_NUMBER_MAX: u64 = 1 << 53;
 /// Largest file that a reader takes for a segment: a full one with the largest record on top.
 const FILE_BYTES_MAX: u64 = SEGMENT_BYTES_MAX + (FRAME_BYTES_MAX + HEADER_BYTES) as u64;
 
@@ -116,7 +118,8 @@ pub(crate) fn list_segments(dir: &Path) -> Result<Vec<SegmentFile>, RecorderErro
 fn segment_number(path: &Path) -> Option<u64> {
     let name = path.file_name()?.to_str()?;
     let number: u64 = name.strip_suffix(".seg")?.parse().ok()?;
-    (format!("{number:08}.seg") == name).then_some(number)
+    let is_number = (1..=SEGMENT_NUMBER_MAX).contains(&number);
+    (is_number && format!("{number:08}.seg") == name).then_some(number)
 }
 
 /// A whole segment in memory; `None` if it is not there (any more).

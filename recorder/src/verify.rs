@@ -504,7 +504,8 @@ impl Verifier {
             self.problem(1, 0, None, "there is no segment in this folder".to_owned());
         }
         if let Some((first_kept, hash)) = self.needs_deleted {
-            match self.deleted.get(&(first_kept - 1)) {
+            let before = first_kept.saturating_sub(1);
+            match self.deleted.get(&before) {
                 Some(deleted) if *deleted == hash => {
                     self.report
                         .notes
@@ -517,7 +518,7 @@ impl Verifier {
                     "its header does not carry the hash of the deleted segment before it".to_owned(),
                 ),
                 None => self.problem(
-                    first_kept - 1,
+                    before,
                     0,
                     None,
                     "the segments up to this one are missing, and no record says that retention deleted them"

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use portcullis_recorder::*;
+use proptest::prelude::*;
 
 use super::common::*;
 
@@ -313,4 +314,68 @@ fn an_empty_folder_is_not_whole() {
     fs::create_dir(&folder.dir).expect("it is made");
     assert!(!report(&folder.dir).is_whole());
     assert!(verify(folder.dir.join("nowhere")).is_err());
+}
+
+#[test]
+fn files_that_are_no_segments_are_left_alone() {
+    let folder = folder();
+    write_archive(&folder.dir, 0);
+    for name in [
+        "00000000.seg",
+        "2.seg",
+        "+0000002.seg",
+        "000000002.seg",
+        "18446744073709551615.seg",
+        "99999999999999999999999.seg",
+        "notes.txt",
+    ] {
+        fs::write(folder.dir.join(name), b"x").expect("it writes");
+    }
+    let report = verify_closed(&folder.dir).expect("it reads");
+    assert!(report.is_whole(), "{report}");
+    assert_eq!(report.segments, 1);
+    // One far away is a hole, however wide.
+    fs::write(folder.dir.join("9007199254740992.seg"), b"x").expect("it writes");
+    let report = verify(&folder.dir).expect("it reads");
+    assert!(report.problems.len() <= PROBLEMS_MAX && report.problems_unlisted > 0);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    /// Any splice: no panic in any reader, and never taken for whole.
+    #[test]
+    fn random_damage_is_found_and_read_without_panic(
+        from in any::<prop::sample::Index>(),
+        until in any::<prop::sample::Index>(),
+        patch in proptest::collection::vec(any::<u8>(), 0..200),
+    ) {
+        let folder = folder();
+        write_archive(&folder.dir, 0);
+        let path = segments(&folder.dir)[0].clone();
+        let whole = fs::read(&path).expect("it reads");
+        let (a, b) = (from.index(whole.len() + 1), until.index(whole.len() + 1));
+        let (a, b) = (a.min(b), a.max(b));
+        let bytes = [&whole[..a], &patch, &whole[b..]].concat();
+        fs::write(&path, &bytes).expect("it writes");
+        let report = verify_closed(&folder.dir).expect("it reads");
+        prop_assert_eq!(report.is_whole(), bytes == whole);
+        let archive = Archive::open(&folder.dir).expect("it opens");
+        for summary in archive.sessions() {
+            for record in archive.session(summary.session).flatten() {
+                render(&record, &mut Vec::new(), Style::default()).expect("it writes");
+            }
+        }
+        // A writer goes on after it or refuses; either way the damage stays in sight.
+        if let Ok(recorder) = Recorder::start(small(&folder.dir, 1), nobody()) {
+            recorder.stop().expect("it stops");
+            let after = verify_closed(&folder.dir).expect("it reads");
+            let cut_only = bytes.len() < whole.len() && whole.starts_with(&bytes);
+            let torn = after
+                .notes
+                .iter()
+                .any(|note| matches!(note, Note::Torn { .. }));
+            prop_assert!(!after.is_whole() || bytes == whole || cut_only || torn);
+        }
+    }
 }
