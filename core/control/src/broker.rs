@@ -115,8 +115,9 @@ impl Broker {
         loop {
             self.run_due().await;
             let sleep = self.sleep();
+            // Chosen at random where several are ready: neither agents nor
+            // approvers can keep the other waiting for long.
             tokio::select! {
-                biased;
                 _ = &mut stop => break,
                 Some(request) = admin.recv() => {
                     self.run_due().await;
