@@ -140,7 +140,7 @@ def tour(demo: Demo, server: PostgresServer, gateway: Gateway, password: str) ->
 
     demo.step("1. An agent gets a token, and with it a session")
     print(f"  $ {program} token --config {config} --subject ada --group agents --ttl-s 3600")
-    token = gateway.token("ada", "agents")
+    token = gateway.cli("token", "--subject", "ada", "--group", "agents", "--ttl-s", "3600").stdout.split()[-1]
     demo.check("a token, made by the gateway, good for an hour", len(token) >= 20, f"{token[:12]}… ({len(token)} characters)")
     tap = Tap(port)
     came = demo.psql(tap.port, token, "SELECT current_user, current_database()")

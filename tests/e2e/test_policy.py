@@ -60,7 +60,7 @@ class Refusals(GatewayCase):
             "BEGIN;\nINSERT INTO orders VALUES (12, 1, 1);\nSAVEPOINT s;\nDROP TABLE orders;\nROLLBACK TO s;\nCOMMIT;\n"
             "SELECT count(*) FROM orders;\n"
         )
-        self.assertEqual(done.stdout.strip(), "3")
+        self.assertEqual(done.stdout.strip(), "3", done.stderr)
 
     def test_a_text_that_cannot_be_read_is_refused(self):
         for text in ("SELEC 1;", "SELECT 'unfinished", "SELECT $1 FROM FROM;"):

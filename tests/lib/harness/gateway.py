@@ -145,10 +145,15 @@ class Gateway:
 
     # -- use ----------------------------------------------------------------
 
-    def http(self, path: str, token: str | None = None, timeout_s: float = 5) -> tuple[int, str]:
-        """GET on the control address: status and body."""
+    def http(
+        self, path: str, token: str | None = None, body: dict | None = None, timeout_s: float = 5
+    ) -> tuple[int, str]:
+        """GET on the control address, or POST with a JSON body: status and text."""
         address = self.config["control"]["address"]
-        request = urllib.request.Request(f"http://{address}{path}")
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"http://{address}{path}", data=data)
+        if data is not None:
+            request.add_header("Content-Type", "application/json")
         if token:
             request.add_header("Authorization", f"Bearer {token}")
         try:
@@ -174,11 +179,18 @@ class Gateway:
         return done
 
     def token(self, subject: str, *groups: str, ttl_s: int = 3600) -> str:
-        """A fresh gateway token."""
-        arguments = ["token", "--subject", subject, "--ttl-s", str(ttl_s)]
-        for group in groups:
-            arguments += ["--group", group]
-        return self.cli(*arguments).stdout.strip().splitlines()[-1].strip()
+        """A fresh gateway token, by way of the API (`portcullis token` asks the same)."""
+        body = {"subject": subject, "groups": list(groups), "ttl_s": ttl_s}
+        status, text = self.http("/api/v1/tokens", token=self.admin_token(), body=body)
+        if status not in (200, 201):
+            raise GatewayFailed(f"no token: {status} {text}")
+        return json.loads(text)["token"]
+
+    def admin_token(self) -> str:
+        """The API's token, which the gateway made at its first start."""
+        control = self.config.get("control", {})
+        data = self.folder / self.config.get("gateway", {}).get("data_dir", "portcullis-data")
+        return (self.folder / control.get("admin_token_file", data / "admin.token")).read_text().strip()
 
     def log_lines(self) -> list[dict]:
         """The log's JSON lines."""
