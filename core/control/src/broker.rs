@@ -369,3 +369,6 @@ fn failed(error: StoreError) -> Refusal {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -123,7 +123,8 @@ impl ControlHandle {
         // Relaxed: only that no two are the same matters.
         let wait = self.waits.fetch_add(1, Ordering::Relaxed);
         let key = Key::of(&request);
-        let state = Arc::new(WaitState::new(self.id_for(&key)));
+        let (id, is_made) = self.id_for(&key);
+        let state = Arc::new(WaitState::new(id.clone()));
         let hold = Hold {
             wait,
             request,
@@ -143,6 +144,9 @@ impl ControlHandle {
                 on_abandon = Some(tell);
             }
             Err(refused) => {
+                if is_made {
+                    self.unhint(&key, &id);
+                }
                 let why = match &refused {
                     mpsc::error::TrySendError::Full(_) => "control plane has too much to do",
                     mpsc::error::TrySendError::Closed(_) => "control plane has stopped",
@@ -157,18 +161,27 @@ impl ControlHandle {
         HoldTicket { state, on_abandon }
     }
 
-    /// The id of the approval that this request meets, or one made for it.
-    fn id_for(&self, key: &Key) -> String {
+    /// The id of the approval that this request meets, or one made for it, and
+    /// whether it was made.
+    fn id_for(&self, key: &Key) -> (String, bool) {
         let mut hints = self.hints.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(id) = hints.get(key) {
-            return id.clone();
+            return (id.clone(), false);
         }
         // Without random bytes the broker refuses the request.
         let id = new_approval_id().unwrap_or_default();
         if hints.len() < HINTS_MAX {
             hints.insert(key.clone(), id.clone());
         }
-        id
+        (id, true)
+    }
+
+    /// Takes back a hint that was made for a request that was not queued.
+    fn unhint(&self, key: &Key, id: &str) {
+        let mut hints = self.hints.lock().unwrap_or_else(PoisonError::into_inner);
+        if hints.get(key).is_some_and(|hinted| hinted == id) {
+            hints.remove(key);
+        }
     }
 
     /// The gateway tokens in force now.

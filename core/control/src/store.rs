@@ -188,3 +188,14 @@ fn number(row: &AnyRow, column: &'static str) -> Result<u64, StoreError> {
 fn stored(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+impl Store {
+    /// Runs a statement of a test's own, such as one that does damage.
+    pub(crate) async fn run_for_test(&mut self, statement: &'static str) {
+        sqlx::query(statement)
+            .execute(&mut self.connection)
+            .await
+            .unwrap();
+    }
+}

@@ -5,6 +5,7 @@ mod common;
 use common::{PATIENCE, Plane, START_MS, hold, request};
 use portcullis_control::{
     AbandonReason, ApprovalEventKind, ApprovalStateName, ClientError, HoldAnswer, HoldNotice,
+    HoldRequest,
 };
 
 #[test]
@@ -170,6 +171,10 @@ fn of_many_identical_waits_one_approval_serves_exactly_one() {
             assert!(matches!(&moved, HoldNotice::Moved { approval_id, .. } if *approval_id == id));
             assert_eq!(waiting.id(), id);
         }
+        let moved = client.approval(&id).unwrap();
+        assert_eq!(moved.text, answered.text);
+        assert_eq!(moved.binds, answered.binds);
+        assert_eq!(moved.waiting, waits.len() as u64);
         let late = client.approve(&answered.id, "carol", "").unwrap_err();
         assert_eq!(late.status(), Some(409));
         assert!(late.to_string().contains(&id), "{late}");
@@ -443,10 +448,24 @@ fn a_list_shows_the_beginning_and_says_so() {
     let mut long = request("agent", 1);
     long.text = vec![b'x'; 10_000];
     let waiting = plane.ask(long);
+    let _exact = plane.ask(HoldRequest {
+        text: vec![b'y'; 4095],
+        ..request("agent", 2)
+    });
     let client = plane.client();
+    let exact = client
+        .approvals(true)
+        .unwrap()
+        .approvals
+        .into_iter()
+        .find(|approval| approval.id != waiting.id())
+        .unwrap();
+    assert_eq!((exact.text_bytes, exact.text_truncated), (4095, false));
+    assert_eq!(exact.text.text, "y".repeat(4095));
+    client.deny(&exact.id, "carol", "").unwrap();
     let listed = &client.approvals(true).unwrap().approvals[0];
     assert_eq!((listed.text_bytes, listed.text_truncated), (10_000, true));
-    assert_eq!(listed.text.text.len(), 4096);
+    assert_eq!(listed.text.text, "x".repeat(4095));
     assert_eq!(
         client.approval(&waiting.id()).unwrap().text.text.len(),
         10_000

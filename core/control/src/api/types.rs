@@ -9,9 +9,6 @@ use crate::encoding::hex;
 use crate::event::HealthCheck;
 use crate::store::{Approval, AuditEntry};
 
-/// Bytes of a request's text in a list; the whole is in the single document.
-pub(super) const PREVIEW_BYTES_MAX: usize = 4096;
-
 /// Where an approval stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -81,7 +78,7 @@ pub struct ApprovalSummary {
     pub database: String,
     /// The rule that wants an answer.
     pub rule: String,
-    /// The beginning of the text.
+    /// The text, or its first 4095 bytes: see `text_truncated`.
     pub text: ShownBytes,
     /// Bytes of the whole text.
     pub text_bytes: u64,
@@ -288,10 +285,6 @@ impl From<crate::store::ApprovalState> for ApprovalStateName {
 impl ApprovalSummary {
     pub(super) fn of(approval: &Approval, waiting: usize) -> Self {
         let request = &approval.request;
-        let preview = request
-            .text
-            .get(..PREVIEW_BYTES_MAX)
-            .unwrap_or(&request.text);
         Self {
             id: approval.id.clone(),
             state: approval.state.into(),
@@ -301,10 +294,10 @@ impl ApprovalSummary {
             target: request.target.clone(),
             database: request.database.clone(),
             rule: request.rule.clone(),
-            text: ShownBytes::of(preview),
-            text_bytes: request.text.len() as u64,
-            text_truncated: preview.len() < request.text.len(),
-            bind_count: request.binds.len() as u64,
+            text: ShownBytes::of(&request.text),
+            text_bytes: approval.text_bytes,
+            text_truncated: (request.text.len() as u64) < approval.text_bytes,
+            bind_count: approval.bind_count,
             in_transaction: request.in_transaction,
             waiting: waiting as u64,
             created_unix_ms: approval.created_ms,

@@ -72,16 +72,18 @@ impl Broker {
                 break;
             }
         }
-        self.move_on(id, waiters.into_iter().collect()).await;
+        self.move_on(grant, waiters.into_iter().collect()).await;
         self.find(id).await
     }
 
     /// Those whom an approval did not serve wait on, together, under a new one.
-    async fn move_on(&mut self, from: &str, mut rest: Vec<Hold>) {
+    async fn move_on(&mut self, from: Approval, mut rest: Vec<Hold>) {
         rest.retain(|hold| hold.state.is_waiting());
         let mut rest = rest.into_iter();
-        let Some(first) = rest.next() else { return };
-        match self.file(first, Some(from)).await {
+        let Some(mut first) = rest.next() else { return };
+        first.request.text = from.request.text;
+        first.request.binds = from.request.binds;
+        match self.file(first, Some(&from.id)).await {
             Ok(id) => {
                 let expires_unix_ms = self
                     .pending
@@ -97,7 +99,7 @@ impl Broker {
                 }
             }
             Err((first, error)) => {
-                tracing::error!(approval_id = %from, %error, "waiting requests not kept");
+                tracing::error!(approval_id = %from.id, %error, "waiting requests not kept");
                 let why = "approval store cannot be written";
                 for hold in std::iter::once(first).chain(rest) {
                     answer(hold, HoldAnswer::Unavailable { why });

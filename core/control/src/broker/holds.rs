@@ -174,13 +174,16 @@ impl Broker {
     }
 
     /// Adds a wait to a pending approval.
-    pub(super) fn enqueue(&mut self, id: &str, hold: Hold) {
+    pub(super) fn enqueue(&mut self, id: &str, mut hold: Hold) {
         let Some(pending) = self.pending.get_mut(id) else {
             return answer(hold, STORE_FAILED);
         };
         self.waits.insert(hold.wait, id.to_owned());
         self.due
             .insert((hold.request.wait_deadline_unix_ms, Due::Wait(hold.wait)));
+        // What is shown is in the store, once; waits do not hold copies of it.
+        hold.request.text = Vec::new();
+        hold.request.binds = Vec::new();
         pending.waiters.push_back(hold);
     }
 

@@ -49,22 +49,23 @@ impl Broker {
         Ok((token, minted.token))
     }
 
+    /// Takes a token back. If the store fails it is out of force all the same,
+    /// until a restart; the caller is told that it failed.
     pub(super) async fn revoke(&mut self, id: &str, by: &str) -> Result<(), Refusal> {
-        if !self
-            .store
-            .revoke_token(id, self.change(by))
-            .await
-            .map_err(failed)?
+        let kept = self.store.revoke_token(id, self.change(by)).await;
+        if let Some(mut token) = self.tokens.snapshot().token(id).cloned()
+            && token.revoked_unix_s.is_none()
         {
-            return Err(Refusal::NotFound);
-        }
-        // From what is in force, not from the store: a revocation must not
-        // wait for a read that may fail.
-        if let Some(mut token) = self.tokens.snapshot().token(id).cloned() {
+            // From what is in force, not from the store: a revocation must not
+            // wait for a read that may fail.
             token.revoked_unix_s = Some(self.now() / 1000);
             self.publish(token)?;
         }
-        Ok(())
+        match kept {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Refusal::NotFound),
+            Err(error) => Err(failed(error)),
+        }
     }
 
     fn publish(&self, token: GatewayToken) -> Result<(), Refusal> {

@@ -70,8 +70,11 @@ impl ApprovalState {
 pub(crate) struct Approval {
     pub(crate) id: String,
     /// What was asked. `wait_deadline_unix_ms` and `reuse` are not kept: they
-    /// belong to one wait.
+    /// belong to one wait. In lists the text is cut and the values are left out.
     pub(crate) request: HoldRequest,
+    /// Bytes of the whole text.
+    pub(crate) text_bytes: u64,
+    pub(crate) bind_count: u64,
     pub(crate) state: ApprovalState,
     pub(crate) created_ms: u64,
     /// The end of the present state, for `pending` and `granted`.
@@ -90,6 +93,8 @@ impl Approval {
     pub(crate) fn pending(id: String, request: HoldRequest, now: u64, expires_ms: u64) -> Self {
         Self {
             id,
+            text_bytes: request.text.len() as u64,
+            bind_count: request.binds.len() as u64,
             request,
             state: ApprovalState::Pending,
             created_ms: now,
@@ -110,13 +115,20 @@ pub(crate) struct ApprovalFilter {
     pub(crate) limit: u32,
 }
 
+/// Bytes of the text that lists carry; the whole is read one at a time.
+pub(crate) const LISTED_TEXT_BYTES_MAX: usize = 4095;
+
+/// The same in base64, whose groups of four characters are three bytes.
+const LISTED_TEXT_CHARS_MAX: usize = LISTED_TEXT_BYTES_MAX / 3 * 4;
+const _: () = assert!(LISTED_TEXT_BYTES_MAX.is_multiple_of(3));
+
 const COLUMNS: &str = "id, digest, principal_issuer, principal_subject, on_behalf_of, session, \
-    role, target, database_name, account, policy_version, rule_name, shown_text, shown_binds, \
-    session_state, in_transaction, state, created_ms, expires_ms, decided_ms, decided_by, reason, \
-    ended_ms, spent_session, followed_by";
+    role, target, database_name, account, policy_version, rule_name, shown_text, \
+    shown_text_bytes, shown_binds, shown_bind_count, session_state, in_transaction, state, \
+    created_ms, expires_ms, decided_ms, decided_by, reason, ended_ms, spent_session, followed_by";
 
 impl Store {
-    /// The approvals that can still move: pending and granted.
+    /// The approvals that can still move, pending and granted, as in a list.
     pub(crate) async fn live_approvals(&mut self) -> Result<Vec<Approval>, StoreError> {
         self.select("state = 'pending' OR state = 'granted' ORDER BY created_ms, id")
             .await
@@ -132,7 +144,7 @@ impl Store {
         row.map(|row| read(&row)).transpose()
     }
 
-    /// The newest approvals first.
+    /// The newest approvals first, as in a list.
     pub(crate) async fn approvals(
         &mut self,
         filter: ApprovalFilter,
@@ -198,7 +210,7 @@ impl Store {
         let mut transaction = self.connection.begin().await?;
         let sql = format!(
             "INSERT INTO approvals ({COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, \
-             $11, $12, $13, $14, $15, $16, 'pending', $17, $18, 0, '', '', 0, '', '')"
+             $11, $12, $13, $14, $15, $16, $17, $18, 'pending', $19, $20, 0, '', '', 0, '', '')"
         );
         sqlx::query(AssertSqlSafe(sql))
             .bind(approval.id.as_str())
@@ -214,7 +226,9 @@ impl Store {
             .bind(request.policy_version.as_str())
             .bind(request.rule.as_str())
             .bind(STANDARD.encode(&request.text))
+            .bind(stored(approval.text_bytes))
             .bind(binds)
+            .bind(stored(approval.bind_count))
             .bind(state)
             .bind(i64::from(request.in_transaction))
             .bind(stored(approval.created_ms))
@@ -374,7 +388,14 @@ impl Store {
     }
 
     async fn select(&mut self, which: &str) -> Result<Vec<Approval>, StoreError> {
-        let sql = format!("SELECT {COLUMNS} FROM approvals WHERE {which}");
+        // Hundreds of whole requests would be hundreds of megabytes.
+        let columns = COLUMNS
+            .replace(
+                "shown_text,",
+                &format!("substr(shown_text, 1, {LISTED_TEXT_CHARS_MAX}) AS shown_text,"),
+            )
+            .replace("shown_binds,", "'[]' AS shown_binds,");
+        let sql = format!("SELECT {columns} FROM approvals WHERE {which}");
         let rows = sqlx::query(AssertSqlSafe(sql))
             .fetch_all(&mut self.connection)
             .await?;
@@ -421,6 +442,8 @@ fn read(row: &AnyRow) -> Result<Approval, StoreError> {
             wait_deadline_unix_ms: 0,
             reuse: true,
         },
+        text_bytes: number(row, "shown_text_bytes")?,
+        bind_count: number(row, "shown_bind_count")?,
         state: ApprovalState::named(&text(row, "state")?).ok_or(StoreError::Damaged("state"))?,
         created_ms: number(row, "created_ms")?,
         expires_ms: number(row, "expires_ms")?,
