@@ -34,6 +34,9 @@ const PRUNE_EVERY_MS: u64 = 3_600_000;
 /// shows within it.
 const SLEEP_MAX: Duration = Duration::from_secs(5);
 
+/// Pause before the store is asked again for what it refused to do.
+const RETRY_AFTER: Duration = Duration::from_millis(250);
+
 /// Which approval an identical request will meet; shards read it to tell the
 /// agent an id at once. A hint: the broker's answer is what counts.
 pub(crate) type Hints = Arc<Mutex<HashMap<Key, String>>>;
@@ -153,9 +156,11 @@ impl Broker {
 
     fn sleep(&self) -> Duration {
         let next = self.due.first().map_or(self.prune_at_ms, |(at, _)| *at);
-        let wait = Duration::from_millis(next.min(self.prune_at_ms).saturating_sub(self.now()));
-        // An overdue entry that stays is one that the store refused to move.
-        wait.clamp(Duration::from_millis(50), SLEEP_MAX)
+        match next.min(self.prune_at_ms).checked_sub(self.now()) {
+            // Overdue: the store refused to move it a moment ago.
+            None | Some(0) => RETRY_AFTER,
+            Some(wait) => Duration::from_millis(wait).min(SLEEP_MAX),
+        }
     }
 
     async fn obey(&mut self, command: Command) {
