@@ -179,20 +179,16 @@ class GatewayCase(unittest.TestCase):
 
     # -- approvals --------------------------------------------------------------
 
-    def pending(self, text: str) -> str:
-        """Waits until a held request with `text` is listed; returns its id."""
+    def pending(self, text: str, waiting: int = 1) -> str:
+        """Waits until a request with `text` is held for `waiting` sessions; returns its id."""
 
         def listed():
-            for line in self.gateway.cli("approvals", "--pending").stdout.split("\n\n"):
-                found = re.search(r"\bap_[A-Za-z0-9_-]+|\b[0-9a-f-]{16,}\b", line)
-                if text in line and found:
-                    return found.group(0)
+            for entry in re.split(r"(?m)^(?=approval )", self.gateway.cli("approvals").stdout):
+                if text in entry and f" {waiting} waiting" in entry:
+                    return entry.split()[1]
             return None
 
-        return wait_until(listed, 20, f"a held request with {text!r}", every_s=0.1)
-
-    def nothing_pending(self) -> None:
-        self.assertNotIn("UPDATE", self.gateway.cli("approvals", "--pending").stdout)
+        return wait_until(listed, 20, f"a request with {text!r}, {waiting} waiting", every_s=0.1)
 
     # -- raw connections ----------------------------------------------------------
 

@@ -144,6 +144,7 @@ class Holds(GatewayCase):
     def test_an_agent_that_left_meets_its_grant_when_it_asks_again(self):
         with self.running(self.UPDATE):
             identifier = self.pending("UPDATE customers")
+        self.assertEqual(self.pending("UPDATE customers", waiting=0), identifier)
         self.gateway.cli("approve", identifier, "--by", "grace")
         self.assertEqual(server().sql("SELECT sum(discount) FROM customers", "shop"), "0")
         done = self.psql(self.UPDATE)
@@ -153,7 +154,7 @@ class Holds(GatewayCase):
     def test_the_approver_is_shown_tricks_as_what_they_are(self):
         with self.running("UPDATE customers SET note = 'a\u202eb\x1b]0;title\x07';\n"):
             identifier = self.pending("UPDATE customers")
-            listed = self.gateway.cli("approvals", "--pending").stdout
+            listed = self.gateway.cli("approvals").stdout
             self.gateway.cli("deny", identifier, "--by", "grace")
         for trick in ("\u202e", "\x1b", "\x07"):
             self.assertNotIn(trick, listed)
