@@ -301,7 +301,10 @@ fn column_surely(
 
 /// Kinds that may touch no table at all and still be meant by a table rule.
 fn tableless(kind: &str) -> bool {
-    matches!(kind, "select" | "explain" | "prepare" | "declare")
+    matches!(
+        kind,
+        "select" | "explain" | "prepare" | "declare" | "show" | "fetch" | "move" | "close"
+    )
 }
 
 fn matches(

@@ -16,7 +16,9 @@ pub(crate) const DEFAULT_PACKS: &[&str] = &["no-credential-minting"];
 /// - `client-preamble`: allows what clients send by themselves: transaction
 ///   control, SHOW, SET of harmless settings, cursors and prepared statements
 ///   (their texts are decided by themselves), reads of catalogs that describe
-///   the schema.
+///   the schema. Not in it: `pg_subscription` and user mappings (they hold
+///   passwords), statistics (they hold values), other sessions' activity, and
+///   the LOCK TABLE and COPY of a pg_dump, which touch the tables themselves.
 pub fn pack_names() -> &'static [&'static str] {
     &["client-preamble", "no-credential-minting"]
 }
@@ -124,6 +126,8 @@ const CATALOGS: &[&str] = &[
     "pg_catalog.pg_class",
     "pg_catalog.pg_collation",
     "pg_catalog.pg_constraint",
+    "pg_catalog.pg_cursors",
+    "pg_catalog.pg_prepared_statements",
     "pg_catalog.pg_conversion",
     "pg_catalog.pg_database",
     "pg_catalog.pg_db_role_setting",
@@ -300,6 +304,10 @@ const FUNCTIONS: &[&str] = &[
     "pg_operator_is_visible",
     "pg_opfamily_is_visible",
     "pg_options_to_table",
+    "pg_partition_ancestors",
+    "pg_partition_root",
+    "pg_partition_tree",
+    "getdatabaseencoding",
     "pg_postmaster_start_time",
     "pg_relation_filenode",
     "pg_relation_is_publishable",

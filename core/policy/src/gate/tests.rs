@@ -29,7 +29,7 @@ fn policy(default: Action, rules: Vec<RuleSpec>) -> Arc<PolicySet> {
 }
 
 /// Secrets are denied, updates of `t` held, the rest allowed.
-fn usual() -> Arc<PolicySet> {
+pub(super) fn usual() -> Arc<PolicySet> {
     policy(
         Action::Allow,
         vec![
@@ -45,14 +45,14 @@ fn usual() -> Arc<PolicySet> {
     )
 }
 
-struct Session {
-    gate: SqlGate,
+pub(super) struct Session {
+    pub(super) gate: SqlGate,
     cache: VerdictCache,
     unit: u64,
 }
 
 impl Session {
-    fn new(policy: Arc<PolicySet>) -> Session {
+    pub(super) fn new(policy: Arc<PolicySet>) -> Session {
         let role = policy.role("r").expect("the role");
         let mut gate = SqlGate::new(policy, role, SessionFacts::default());
         gate.parameter_status(b"server_encoding", b"UTF8");
@@ -66,7 +66,7 @@ impl Session {
         }
     }
 
-    fn next(&mut self) -> u64 {
+    pub(super) fn next(&mut self) -> u64 {
         self.unit += 1;
         self.unit
     }
@@ -93,7 +93,7 @@ impl Session {
     }
 
     /// A Query, answered.
-    fn query(&mut self, text: &str) -> Decision {
+    pub(super) fn query(&mut self, text: &str) -> Decision {
         let (unit, decision) = self.send(text);
         if decision.action != Action::Deny {
             self.gate.answered(unit, Outcome::Completed);
@@ -102,7 +102,7 @@ impl Session {
         decision
     }
 
-    fn parse(&mut self, name: &str, text: &str) -> (u64, Decision) {
+    pub(super) fn parse(&mut self, name: &str, text: &str) -> (u64, Decision) {
         let unit = self.next();
         let step = self.gate.parse(
             unit,
@@ -114,7 +114,7 @@ impl Session {
         (unit, self.finish(step))
     }
 
-    fn bind(&mut self, portal: &str, statement: &str) -> (u64, Decision) {
+    pub(super) fn bind(&mut self, portal: &str, statement: &str) -> (u64, Decision) {
         let unit = self.next();
         let step = self.gate.bind(
             unit,

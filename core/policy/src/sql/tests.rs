@@ -12,8 +12,16 @@ fn names<T: ToString>(list: &[T]) -> Vec<String> {
     list.iter().map(ToString::to_string).collect()
 }
 
-/// text, kinds, read, written, opaque?
-const TABLE: &[(&str, &[&str], &[&str], &[&str], bool)] = &[
+/// Text, kinds, tables read, tables written, whether opaque.
+type Row = (
+    &'static str,
+    &'static [&'static str],
+    &'static [&'static str],
+    &'static [&'static str],
+    bool,
+);
+
+const TABLE: &[Row] = &[
     ("select 1", &["select"], &[], &[], false),
     (
         "select * from a join s.b using (x)",
