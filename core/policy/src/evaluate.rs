@@ -225,9 +225,38 @@ fn schema_may(pattern: Option<&Glob>, schema: Option<&str>) -> bool {
     }
 }
 
+/// Where unqualified names may live.
+#[derive(Clone, Copy)]
+struct Path<'a> {
+    role: &'a Role,
+    account: &'a str,
+    changed: bool,
+}
+
+impl Path<'_> {
+    /// Whether an unqualified table may live in a schema that fits.
+    fn may_hold(self, schema: &Glob, table: &str) -> bool {
+        self.changed
+            || self.role.search_path.iter().any(|own| schema.matches(own))
+            || schema.matches(self.account)
+            || (table.starts_with("pg_") && schema.matches("pg_catalog"))
+    }
+}
+
 /// Whether a table may be meant by a pattern: for deny, approve, alert.
-fn table_may(p: &NamePattern, t: &TableName) -> bool {
-    (t.name == "*" || p.name.matches(&t.name)) && schema_may(p.schema.as_ref(), t.schema.as_deref())
+///
+/// An unqualified name is taken for the table that a pattern names, in
+/// whatever schema; for `schema.*` the assumed search path decides, or else
+/// one such rule would stop every unqualified name.
+fn table_may(p: &NamePattern, t: &TableName, path: Path<'_>) -> bool {
+    if t.name != "*" && !p.name.matches(&t.name) {
+        return false;
+    }
+    match (&p.schema, t.schema.as_deref()) {
+        (Some(p), Some(s)) => p.matches(s),
+        (Some(schema), None) if p.name.is_all() && t.name != "*" => path.may_hold(schema, &t.name),
+        _ => true,
+    }
 }
 
 /// Whether a table is surely meant by a pattern: for allow.
@@ -256,7 +285,12 @@ fn table_surely(p: &NamePattern, t: &TableName, role: &Role, changed: bool) -> b
     }
 }
 
-fn column_may(p: &ColumnPattern, c: &ColumnName, statement: &StatementFacts) -> bool {
+fn column_may(
+    p: &ColumnPattern,
+    c: &ColumnName,
+    statement: &StatementFacts,
+    path: Path<'_>,
+) -> bool {
     if c.name != "*" && !p.column.matches(&c.name) {
         return false;
     }
@@ -265,9 +299,9 @@ fn column_may(p: &ColumnPattern, c: &ColumnName, statement: &StatementFacts) -> 
             .tables_read
             .iter()
             .chain(&statement.tables_written)
-            .any(|t| table_may(&p.table, t))
+            .any(|t| table_may(&p.table, t, path))
     } else {
-        c.tables.iter().any(|t| table_may(&p.table, t))
+        c.tables.iter().any(|t| table_may(&p.table, t, path))
     }
 }
 
@@ -326,7 +360,12 @@ fn matches(
     let fits = if rule.action == Action::Allow {
         allow_fits(role, rule, statement, circumstances.search_path_changed)
     } else {
-        any_fits(rule, statement)
+        let path = Path {
+            role,
+            account: &circumstances.session.account,
+            changed: circumstances.search_path_changed,
+        };
+        any_fits(rule, statement, path)
     };
     if let Err(why) = fits {
         return Match::No(why);
@@ -364,7 +403,7 @@ fn matches(
 }
 
 /// Deny, approve, alert: does any part fit every key?
-fn any_fits(rule: &Rule, s: &StatementFacts) -> Result<(), &'static str> {
+fn any_fits(rule: &Rule, s: &StatementFacts, path: Path<'_>) -> Result<(), &'static str> {
     if rule
         .kinds
         .as_ref()
@@ -376,7 +415,7 @@ fn any_fits(rule: &Rule, s: &StatementFacts) -> Result<(), &'static str> {
         list.is_empty()
             || tables
                 .iter()
-                .any(|t| t.iter().any(|t| list.iter().any(|p| table_may(p, t))))
+                .any(|t| t.iter().any(|t| list.iter().any(|p| table_may(p, t, path))))
     };
     if !touched(&rule.tables, &[&s.tables_read, &s.tables_written]) {
         return Err("other tables");
@@ -391,7 +430,7 @@ fn any_fits(rule: &Rule, s: &StatementFacts) -> Result<(), &'static str> {
         && !s
             .columns
             .iter()
-            .any(|c| rule.columns.iter().any(|p| column_may(p, c, s)))
+            .any(|c| rule.columns.iter().any(|p| column_may(p, c, s, path)))
     {
         return Err("other columns");
     }

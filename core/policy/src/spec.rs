@@ -106,10 +106,14 @@ pub struct RoleSpec {
     /// What happens to the protocol's FunctionCall message, which names no
     /// SQL. Default deny; an allow-all role without rules may set allow.
     pub function_call: Action,
-    /// Schemas in which an unqualified table name is assumed to live when an
-    /// *allow* rule asks for a schema. Default `["public"]`. It stops to hold
-    /// once a session sets `search_path` itself. Deny and approve rules match
-    /// an unqualified name in every schema.
+    /// Schemas in which unqualified table names live: what the account's
+    /// `search_path` is on the target, without `$user`. Default `["public"]`.
+    ///
+    /// Allow rules that ask for a schema take an unqualified name only if all
+    /// of these fit, and only while the session has not changed `search_path`.
+    /// Other rules take an unqualified name for the table they name, whatever
+    /// its schema; for a pattern `schema.*` one of these, or the account's own
+    /// name, must fit, or the path must have been changed.
     pub search_path: Vec<String>,
 }
 

@@ -240,6 +240,7 @@ impl SqlGate {
             .unwrap_or_default()
             .split(',')
             .map(|p| p.trim().trim_matches('"'))
+            .filter(|p| *p != "$user")
             .collect();
         parts
             == role

@@ -509,6 +509,13 @@ impl SqlGate {
         let name = String::from_utf8_lossy(name);
         let value = String::from_utf8_lossy(value);
         self.reading.parameter_status(&name, &value);
+        // Servers from version 18 on report it.
+        if name == "search_path"
+            && let Some(role) = self.role.clone()
+            && !self.is_own_path(&role, Some(&value), &name)
+        {
+            self.search_path_changed = true;
+        }
     }
 
     /// A ReadyForQuery from the server, with its transaction status.

@@ -695,3 +695,38 @@ fn a_changed_search_path_takes_unqualified_names_from_allow_rules() {
     assert_eq!(s.query("select * from orders").action, Action::Deny);
     assert_eq!(s.query("select * from public.orders").action, Action::Allow);
 }
+
+#[test]
+fn a_rule_for_a_whole_schema_stops_unqualified_names_only_where_they_may_live_there() {
+    let rules = || {
+        vec![RuleSpec {
+            tables: list(&["hr.*", "pay.salaries"]),
+            ..rule("no-hr", Action::Deny)
+        }]
+    };
+    let mut s = Session::new(policy(Action::Allow, rules()));
+    for (text, action) in [
+        ("select * from orders", Action::Allow),
+        ("select * from hr.people", Action::Deny),
+        ("select * from salaries", Action::Deny),
+        ("select * from other.salaries", Action::Allow),
+        ("drop schema hr cascade", Action::Deny),
+        ("set search_path = '$user', public", Action::Allow),
+        ("select * from orders", Action::Allow),
+        ("set search_path = hr, public", Action::Allow),
+        ("select * from people", Action::Deny),
+        ("select * from public.people", Action::Allow),
+    ] {
+        assert_eq!(s.query(text).action, action, "{text}");
+    }
+    // A server of version 18 says so itself; options may have said so before.
+    let mut s = Session::new(policy(Action::Allow, rules()));
+    s.gate
+        .parameter_status(b"search_path", b"\"$user\", public");
+    assert_eq!(s.query("select * from people").action, Action::Allow);
+    s.gate.parameter_status(b"search_path", b"hr");
+    assert_eq!(s.query("select * from people").action, Action::Deny);
+    let mut s = Session::new(policy(Action::Allow, rules()));
+    s.gate.startup_parameter(b"options", b"-c search_path=hr");
+    assert_eq!(s.query("select * from people").action, Action::Deny);
+}
