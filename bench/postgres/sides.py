@@ -101,7 +101,7 @@ def rules() -> str:
         {"name": "writes-without-where", "action": "approve", "statements": ["update", "delete"], "where_present": False},
     ]  # fmt: skip
     parts += [
-        {"name": f"no-schema-{n}", "action": "deny", "tables": [f"private_{n}.*", f"hr.salary_{n}"]} for n in range(20)
+        {"name": f"no-schema-{n}", "action": "deny", "tables": [f"private_{n}.ledger_*", f"hr.salary_{n}"]} for n in range(20)
     ]
     parts += [{"name": f"no-function-{n}", "action": "deny", "functions": [f"admin_{n}", f"ops.job_{n}_*"]} for n in range(15)]
     parts += [{"name": f"no-column-{n}", "action": "deny", "columns": [f"customers_{n}.ssn"]} for n in range(10)]
@@ -145,6 +145,7 @@ name = "bench-{mode}"
 groups = ["bench-{mode}"]
 targets = ["bench"]
 recording = "{mode}"
+connections_max = 5000
 packs = ["client-preamble"]
 {rules()}"""
         for mode in ("async", "requests")

@@ -26,7 +26,7 @@ class GatewayFailed(RuntimeError):
 def program(binaries: str | pathlib.Path | None = None) -> pathlib.Path:
     """The built program; `binaries` is a folder such as target/release."""
     folder = pathlib.Path(binaries or os.environ.get("PORTCULLIS_BINARIES") or ROOT / "target/debug")
-    path = folder / "portcullis"
+    path = folder.resolve() / "portcullis"
     if not path.exists():
         raise GatewayFailed(f"{path} is not built: cargo build -p portcullis")
     return path
