@@ -13,6 +13,9 @@ use crate::when;
 use cel::Context;
 use std::sync::Arc;
 
+/// Most pairs of a column and a table that an allow rule for columns looks at.
+const COLUMN_CHECKS_MAX: usize = 100_000;
+
 /// What stands beside the facts when rules are asked.
 #[derive(Clone, Copy)]
 pub(crate) struct Circumstances<'a> {
@@ -46,11 +49,14 @@ pub(crate) fn decide(
     circumstances: Circumstances<'_>,
     mut seen: impl FnMut(usize, &Rule, &Match),
 ) -> Decision {
+    let mut circumstances = circumstances;
     let mut outcome: Option<Decision> = None;
     for (index, statement) in facts.statements.iter().enumerate() {
         let one = decide_statement(role, facts, statement, circumstances, |rule, m| {
             seen(index, rule, m)
         });
+        // A statement that moves the search path does so for what follows.
+        circumstances.search_path_changed |= moves_path(role, statement);
         outcome = Some(match outcome {
             None => one,
             Some(before) => before.stricter(one),
@@ -58,6 +64,36 @@ pub(crate) fn decide(
     }
     // A text without statements asks for nothing.
     outcome.unwrap_or_else(|| allow(role, "empty", "the text holds no statement"))
+}
+
+/// Whether a statement changes, or may change, where unqualified names live:
+/// `search_path` itself, the role behind `$user`, or anything unseen.
+pub(crate) fn moves_path(role: &Role, statement: &StatementFacts) -> bool {
+    !statement.opaque.is_empty()
+        || statement.set_role.is_some()
+        || statement
+            .settings
+            .iter()
+            .any(|setting| match setting.name.as_str() {
+                // Without a value it goes back to what the session started with.
+                "search_path" => {
+                    setting
+                        .value
+                        .as_deref()
+                        .is_some_and(|v| !is_own_path(role, v))
+                        || !setting.known
+                }
+                name => name == "*",
+            })
+}
+
+/// Whether a value of `search_path` is the one that the role assumes.
+pub(crate) fn is_own_path(role: &Role, value: &str) -> bool {
+    value
+        .split(',')
+        .map(|part| part.trim().trim_matches('"'))
+        .filter(|part| *part != "$user")
+        .eq(role.search_path.iter().map(String::as_str))
 }
 
 fn allow(role: &Role, rule: &str, reason: &str) -> Decision {
@@ -285,24 +321,22 @@ fn table_surely(p: &NamePattern, t: &TableName, role: &Role, changed: bool) -> b
     }
 }
 
-fn column_may(
-    p: &ColumnPattern,
-    c: &ColumnName,
-    statement: &StatementFacts,
-    path: Path<'_>,
-) -> bool {
-    if c.name != "*" && !p.column.matches(&c.name) {
-        return false;
-    }
-    if c.tables.is_empty() {
-        statement
-            .tables_read
-            .iter()
-            .chain(&statement.tables_written)
-            .any(|t| table_may(&p.table, t, path))
-    } else {
-        c.tables.iter().any(|t| table_may(&p.table, t, path))
-    }
+/// Whether any column of the statement may be meant by a pattern.
+fn column_may(p: &ColumnPattern, s: &StatementFacts, path: Path<'_>) -> bool {
+    // Asked once for all columns without a table of their own.
+    let any_table = s
+        .tables_read
+        .iter()
+        .chain(&s.tables_written)
+        .any(|t| table_may(&p.table, t, path));
+    s.columns.iter().any(|c| {
+        (c.name == "*" || p.column.matches(&c.name))
+            && if c.tables.is_empty() {
+                any_table
+            } else {
+                c.tables.iter().any(|t| table_may(&p.table, t, path))
+            }
+    })
 }
 
 fn column_surely(
@@ -426,12 +460,7 @@ fn any_fits(rule: &Rule, s: &StatementFacts, path: Path<'_>) -> Result<(), &'sta
     if !touched(&rule.tables_written, &[&s.tables_written]) {
         return Err("writes other tables");
     }
-    if !rule.columns.is_empty()
-        && !s
-            .columns
-            .iter()
-            .any(|c| rule.columns.iter().any(|p| column_may(p, c, s, path)))
-    {
+    if !rule.columns.is_empty() && !rule.columns.iter().any(|p| column_may(p, s, path)) {
         return Err("other columns");
     }
     if !rule.functions.is_empty()
@@ -519,6 +548,10 @@ fn allow_fits(
     if !rule.columns.is_empty() {
         if s.columns.is_empty() && !by_kind && !by_table {
             return Err("names no column");
+        }
+        let tables = s.tables_read.len() + s.tables_written.len();
+        if s.columns.len().saturating_mul(tables) > COLUMN_CHECKS_MAX {
+            return Err("too many columns and tables to be sure");
         }
         if !s
             .columns

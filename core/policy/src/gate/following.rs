@@ -5,7 +5,7 @@ use super::reading::Reading;
 use super::{Bind, Binds, Change, MEANING, SqlGate};
 use crate::compile::Role;
 use crate::decision::Decision;
-use crate::evaluate::{Circumstances, decide};
+use crate::evaluate::{Circumstances, decide, moves_path};
 use crate::spec::Action;
 use crate::sql::{NAME_BYTES_MAX, NameUse, SqlFacts, StatementFacts};
 use bytes::Bytes;
@@ -14,6 +14,8 @@ use std::sync::Arc;
 
 /// Deepest chain of statements that execute one another.
 const EXECUTE_DEPTH_MAX: usize = 4;
+/// Most uses of names in one text: each asks for every text behind the name.
+const NAME_USES_MAX: usize = 256;
 /// Most values of one setting kept for approval digests.
 const VALUES_MAX: usize = 32;
 
@@ -27,6 +29,10 @@ impl SqlGate {
     ) -> Option<Decision> {
         if facts.statements.iter().all(|s| s.names.is_empty()) {
             return None;
+        }
+        let uses: usize = facts.statements.iter().map(|s| s.names.len()).sum();
+        if uses > NAME_USES_MAX {
+            return Some(self.full(Full::Uses));
         }
         let mut outcome: Option<Decision> = None;
         let mut add = |decision: Decision| {
@@ -117,10 +123,15 @@ impl SqlGate {
             binds: Some(values.as_deref().map_or(Binds::Unread, Binds::Values)),
             search_path_changed: self.search_path_changed,
         };
+        let now = self.era();
         let mut outcome: Option<Decision> = None;
         let mut nested = Vec::new();
-        for slot in self.statements.look(name.as_bytes()) {
-            let one = decide(role, &slot.prepared.facts, circumstances, |_, _, _| {});
+        for slot in self.statements.of(name.as_bytes()) {
+            let one = match &slot.decided {
+                Some((era, decision)) if *era == now && !role.reads_binds() => decision.clone(),
+                _ => decide(role, &slot.prepared.facts, circumstances, |_, _, _| {}),
+            };
+            slot.decided = Some((now, one.clone())).filter(|_| !role.reads_binds());
             outcome = Some(match outcome {
                 None => one,
                 Some(before) => before.stricter(one),
@@ -156,20 +167,47 @@ impl SqlGate {
         text: &Bytes,
     ) -> Result<Vec<Change>, Full> {
         let mut changes = Vec::new();
-        let own = || Bytes::copy_from_slice(text);
+        let result = self.make_effects(role, facts, text, &mut changes);
+        if result.is_err() {
+            // Nothing of it is sent: what was made room for is taken back.
+            self.undo(changes);
+            return result.map(|()| Vec::new());
+        }
+        Ok(changes)
+    }
+
+    /// Takes back definitions of a unit that is not sent after all.
+    pub(super) fn undo(&mut self, changes: Vec<Change>) {
+        for change in changes {
+            match change {
+                Change::Statement(name, p) => self.statements.failed(&name, &[p], false),
+                Change::Portal(name, p) => self.portals.failed(&name, &p, false),
+                Change::CloseStatement(_) | Change::ClosePortal(_) => {}
+            }
+        }
+    }
+
+    fn make_effects(
+        &mut self,
+        role: &Role,
+        facts: &SqlFacts,
+        text: &Bytes,
+        changes: &mut Vec<Change>,
+    ) -> Result<(), Full> {
+        // One copy for all, made when the first name needs it: the text must
+        // not hold on to a shard's read buffer.
+        let mut copy: Option<Bytes> = None;
+        let mut own = || {
+            copy.get_or_insert_with(|| Bytes::copy_from_slice(text))
+                .clone()
+        };
         for statement in &facts.statements {
             self.temporary |= statement.makes_temporary || !statement.opaque.is_empty();
-            // What was let through unseen may have set anything.
-            self.search_path_changed |= !statement.opaque.is_empty();
+            self.search_path_changed |= moves_path(role, statement);
             for setting in &statement.settings {
                 let name = setting.name.as_str();
                 if Reading::concerns(setting) {
                     self.reading.changing();
-                }
-                if matches!(name, "search_path" | "all")
-                    && !self.is_own_path(role, setting.value.as_deref(), name)
-                {
-                    self.search_path_changed = true;
                 }
                 if MEANING.contains(&name) || name == "all" {
                     self.means(
@@ -227,27 +265,7 @@ impl SqlGate {
                 }
             }
         }
-        Ok(changes)
-    }
-
-    /// Whether a value of search_path is the one that the role assumes.
-    pub(super) fn is_own_path(&self, role: &Role, value: Option<&str>, name: &str) -> bool {
-        if name == "all" || value.is_none() {
-            // Back to what the session started with.
-            return !self.search_path_changed;
-        }
-        let parts: Vec<&str> = value
-            .unwrap_or_default()
-            .split(',')
-            .map(|p| p.trim().trim_matches('"'))
-            .filter(|p| *p != "$user")
-            .collect();
-        parts
-            == role
-                .search_path
-                .iter()
-                .map(String::as_str)
-                .collect::<Vec<_>>()
+        Ok(())
     }
 
     pub(super) fn means(&mut self, name: &str, value: String) {

@@ -1,9 +1,14 @@
 //! Parsing off the shard: a text with what is needed to read it, and what was
 //! found.
 
+use super::SessionFacts;
+use super::text::judge;
+use crate::cache::Verdict;
+use crate::compile::RoleRef;
 use crate::spec::SqlLimits;
 use crate::sql::{FactsError, SqlFacts, parsed, scan};
 use bytes::Bytes;
+use std::sync::Arc;
 
 /// Estimated nesting up to which a text is parsed on the caller's stack: the
 /// parser takes up to 200 KB a level, and a shard's thread has 2 MB.
@@ -19,14 +24,19 @@ pub struct ParseJob {
     pub(super) text: Bytes,
     /// The text as the parser shall read it, where that is not the text.
     pub(super) readable: Option<String>,
-    pub(super) limits: SqlLimits,
+    pub(super) role: RoleRef,
+    pub(super) session: Arc<SessionFacts>,
+    pub(super) search_path_changed: bool,
+    /// Under which policy and state the rules are asked.
+    pub(super) era: u64,
 }
 
 /// What a [`ParseJob`] found. `Send`.
 #[derive(Debug)]
 pub struct ParseDone {
     pub(super) unit: u64,
-    pub(super) result: Result<SqlFacts, FactsError>,
+    pub(super) era: u64,
+    pub(super) result: Result<Arc<Verdict>, FactsError>,
 }
 
 impl ParseJob {
@@ -35,17 +45,28 @@ impl ParseJob {
         self.unit
     }
 
-    /// Scans and parses. Takes up to some hundred milliseconds and some
+    /// Scans, parses and asks the rules. Takes up to some hundred milliseconds and some
     /// hundred megabytes at the default caps. Deep texts get a thread of their
     /// own with a stack to fit.
     pub fn run(self) -> ParseDone {
-        let result = match (&self.readable, std::str::from_utf8(&self.text)) {
-            (Some(text), _) => draw(text, &self.limits),
-            (None, Ok(text)) => draw(text, &self.limits),
+        let limits = &self.role.limits;
+        let facts = match (&self.readable, std::str::from_utf8(&self.text)) {
+            (Some(text), _) => draw(text, limits),
+            (None, Ok(text)) => draw(text, limits),
             (None, Err(_)) => Err(FactsError::NotText),
         };
+        let result = facts.map(|facts| {
+            judge(
+                &self.role,
+                &self.session,
+                self.search_path_changed,
+                Arc::new(facts),
+                &self.text,
+            )
+        });
         ParseDone {
             unit: self.unit,
+            era: self.era,
             result,
         }
     }

@@ -29,7 +29,7 @@ pub use job::{ParseDone, ParseJob};
 use crate::cache::{Key, VerdictCache};
 use crate::compile::{PolicySet, RoleRef};
 use crate::decision::{Decision, DenyKind};
-use crate::evaluate::{Circumstances, decide};
+use crate::evaluate::{Circumstances, decide, is_own_path};
 use crate::spec::{Action, Principal};
 use crate::sql::NAME_BYTES_MAX;
 use bytes::Bytes;
@@ -37,9 +37,12 @@ use names::{Names, Prepared};
 use reading::Reading;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use text::judge;
 
 /// Most units unanswered that the gate follows one by one.
 const PENDING_MAX: usize = 400_000;
+/// How far from the front an answered unit may stand.
+const FRONT: usize = 64;
 /// Settings that give a statement its meaning.
 const MEANING: [&str; 9] = [
     "role",
@@ -156,7 +159,7 @@ struct Pending {
 pub struct SqlGate {
     policy: Arc<PolicySet>,
     role: Option<RoleRef>,
-    session: SessionFacts,
+    session: Arc<SessionFacts>,
     context: Arc<[u8]>,
     /// Counts policies, so that older decisions are known for what they are.
     generation: u64,
@@ -196,7 +199,7 @@ impl SqlGate {
         let mut gate = SqlGate {
             policy,
             role: Some(role),
-            session,
+            session: Arc::new(session),
             context: Arc::from([]),
             generation: 0,
             reading: Reading::default(),
@@ -325,11 +328,13 @@ impl SqlGate {
             return decision;
         }
         let limits = &role.limits;
-        for p in &prepared {
+        for (index, p) in prepared.iter().enumerate() {
             let room = limits
                 .names_bytes_max
                 .saturating_sub(self.statements.bytes());
             if let Err(full) = self.portals.define(portal, p, None, limits.names_max, room) {
+                prepared.truncate(index);
+                self.undo(vec![Change::Portal(portal.into(), prepared)]);
                 return self.full(full);
             }
         }
@@ -450,11 +455,18 @@ impl SqlGate {
         if let Err(refusal) = self.reading.read(&waiting.text, self.in_flux()) {
             return self.refused(refusal);
         }
-        let facts = match done.result {
-            Ok(facts) => Arc::new(facts),
+        let verdict = match done.result {
             Err(error) => return self.no_facts(&error),
+            Ok(verdict) if done.era == self.era() => verdict,
+            // The policy or the search path has changed meanwhile.
+            Ok(old) => judge(
+                &role,
+                &self.session,
+                self.search_path_changed,
+                old.facts.clone(),
+                &waiting.text,
+            ),
         };
-        let verdict = self.judge(&role, facts, &waiting.text);
         let types: &[u32] = if let Intent::Parse { types, .. } = &waiting.intent {
             types
         } else {
@@ -471,10 +483,13 @@ impl SqlGate {
         self.conclude(waiting.unit, &role, waiting.intent, &verdict, &waiting.text)
     }
 
-    /// The server's answer to a unit, in order. Units that were refused, and
-    /// units that the gate does not follow, may be reported or not.
+    /// The server's answer to a unit, in order. A unit that was held and then
+    /// refused must be reported as failed; one that the gate itself denied, and
+    /// a Describe, may be reported or not.
     pub fn answered(&mut self, unit: u64, outcome: Outcome) {
-        let Some(index) = self.pending.iter().position(|p| p.unit == unit) else {
+        // Answers come in order, so that a unit that is followed stands at the
+        // front; one that is not is not searched for among thousands.
+        let Some(index) = self.pending.iter().take(FRONT).position(|p| p.unit == unit) else {
             return;
         };
         let Some(pending) = self.pending.remove(index) else {
@@ -512,7 +527,7 @@ impl SqlGate {
         // Servers from version 18 on report it.
         if name == "search_path"
             && let Some(role) = self.role.clone()
-            && !self.is_own_path(&role, Some(&value), &name)
+            && !is_own_path(&role, &value)
         {
             self.search_path_changed = true;
         }

@@ -46,6 +46,7 @@ pub(crate) enum Full {
     Names,
     Texts,
     Bytes,
+    Uses,
 }
 
 /// All names of one kind.

@@ -2,7 +2,7 @@
 
 use super::names::{Full, Prepared};
 use super::reading::{Reading, Refusal};
-use super::{Binds, Change, Intent, ParseJob, Pending, SqlGate, Step, Waiting, job};
+use super::{Binds, Change, Intent, ParseJob, Pending, SessionFacts, SqlGate, Step, Waiting, job};
 use crate::cache::{Key, Verdict, VerdictCache};
 use crate::compile::Role;
 use crate::decision::{Decision, DenyKind};
@@ -16,6 +16,9 @@ use std::sync::Arc;
 
 /// Longest text looked up by its shape, in bytes.
 const SHAPE_BYTES_MAX: usize = 4096;
+
+/// Longest text that is copied into its verdict at once, in bytes.
+const KEPT_BYTES_MAX: usize = 16 << 10;
 
 impl SqlGate {
     pub(super) fn no_role(&self) -> Decision {
@@ -57,6 +60,7 @@ impl SqlGate {
             Full::Texts => {
                 "the name is redefined too often without waiting for the server's answers"
             }
+            Full::Uses => "the text uses too many names of prepared statements and portals",
             Full::Bytes => "the session's prepared statements hold too much text; close some",
         };
         Decision::deny(DenyKind::TooManyNames, reason, &self.policy.version_arc())
@@ -156,7 +160,13 @@ impl SqlGate {
             Some(verdict) => Ok(verdict),
             None => match self.parse_here(&role, text, in_flux) {
                 Ok(Some(facts)) => {
-                    let verdict = self.judge(&role, Arc::new(facts), text);
+                    let verdict = judge(
+                        &role,
+                        &self.session,
+                        self.search_path_changed,
+                        Arc::new(facts),
+                        text,
+                    );
                     if shaped && verdict.plain && shape_safe(&verdict.facts) {
                         cache.enter(
                             &shape_key,
@@ -195,7 +205,10 @@ impl SqlGate {
                     unit,
                     text: text.clone(),
                     readable,
-                    limits: role.limits.clone(),
+                    era: self.era(),
+                    session: self.session.clone(),
+                    search_path_changed: self.search_path_changed,
+                    role,
                 })
             }
         }
@@ -222,30 +235,6 @@ impl SqlGate {
         parsed(&readable, &seen)
             .map(Some)
             .map_err(|error| self.no_facts(&error))
-    }
-
-    /// What the rules say of a text by itself.
-    pub(super) fn judge(&self, role: &Role, facts: Arc<SqlFacts>, text: &Bytes) -> Arc<Verdict> {
-        let circumstances = Circumstances {
-            session: &self.session,
-            binds: None,
-            search_path_changed: self.search_path_changed,
-        };
-        let decision = decide(role, &facts, circumstances, |_, _, _| {});
-        let plain = facts.statements.iter().all(|s| {
-            s.names.is_empty()
-                && s.settings.is_empty()
-                && s.opaque.is_empty()
-                && !s.makes_temporary
-                && s.set_role.is_none()
-        });
-        // The text must not hold on to a shard's read buffer.
-        Arc::new(Verdict {
-            facts,
-            decision,
-            plain,
-            text: Some(Bytes::copy_from_slice(text)),
-        })
     }
 
     /// From a text's verdict to the unit's decision.
@@ -380,6 +369,38 @@ impl SqlGate {
         }
         decision
     }
+}
+
+/// What the rules say of a text by itself.
+pub(super) fn judge(
+    role: &Role,
+    session: &SessionFacts,
+    search_path_changed: bool,
+    facts: Arc<SqlFacts>,
+    text: &Bytes,
+) -> Arc<Verdict> {
+    let circumstances = Circumstances {
+        session,
+        binds: None,
+        search_path_changed,
+    };
+    let decision = decide(role, &facts, circumstances, |_, _, _| {});
+    let plain = facts.statements.iter().all(|s| {
+        s.names.is_empty()
+            && s.settings.is_empty()
+            && s.opaque.is_empty()
+            && !s.makes_temporary
+            && s.set_role.is_none()
+    });
+    // A copy, since the text must not hold on to a shard's read buffer; of a
+    // large one only when a name or the cache needs it.
+    let text = (text.len() <= KEPT_BYTES_MAX).then(|| Bytes::copy_from_slice(text));
+    Arc::new(Verdict {
+        facts,
+        decision,
+        plain,
+        text,
+    })
 }
 
 /// Whether a text only puts the reading of text right: SETs of the two

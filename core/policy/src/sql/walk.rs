@@ -71,6 +71,9 @@ fn inert(kind: &str) -> bool {
     )
 }
 
+/// Most tables told apart behind one alias.
+const ALIAS_TABLES_MAX: usize = 8;
+
 /// Whether relations met are read or written.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Mode {
@@ -168,6 +171,10 @@ impl Walker {
             if name == alias {
                 let list: &mut Vec<TableName> = found.get_or_insert_with(Vec::new);
                 match table {
+                    Some(table) if list.contains(table) => {}
+                    // An alias of so many tables is no honest one; any table
+                    // may be behind it then.
+                    Some(_) if list.len() >= ALIAS_TABLES_MAX => return Some(Vec::new()),
                     Some(table) => list.push(table.clone()),
                     // Something derived: any table may be behind it.
                     None => return Some(Vec::new()),
