@@ -31,14 +31,33 @@ pub struct Explain {
 pub fn run(c: &Explain) -> Result<(), Failure> {
     let config = load(&c.config)?;
     let set = PolicySet::compile(&config.policy).map_err(|e| {
-        Failure::with_code(4, e.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+        Failure::with_code(
+            4,
+            e.iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join("\n"),
+        )
     })?;
     let role = set.role(&c.role).ok_or_else(|| {
-        let known: Vec<&str> = config.policy.roles.iter().map(|r| r.name.as_str()).collect();
-        Failure::new(format!("no role is named `{}`; known: {}", c.role, known.join(", ")))
+        let known: Vec<&str> = config
+            .policy
+            .roles
+            .iter()
+            .map(|r| r.name.as_str())
+            .collect();
+        Failure::new(format!(
+            "no role is named `{}`; known: {}",
+            c.role,
+            known.join(", ")
+        ))
     })?;
     let facts = policy::SessionFacts {
-        principal: policy::Principal { subject: c.subject.clone(), groups: c.groups.clone(), ..policy::Principal::default() },
+        principal: policy::Principal {
+            subject: c.subject.clone(),
+            groups: c.groups.clone(),
+            ..policy::Principal::default()
+        },
         target: c.target.clone(),
         database: c.database.clone(),
         account: String::new(),
@@ -49,9 +68,19 @@ pub fn run(c: &Explain) -> Result<(), Failure> {
     }
     for line in &why.rules {
         let mark = if line.matched { "matches" } else { "-" };
-        println!("rule      {:<24} {:<8} {mark:<8} {}", line.rule, line.action.as_str(), line.why);
+        println!(
+            "rule      {:<24} {:<8} {mark:<8} {}",
+            line.rule,
+            line.action.as_str(),
+            line.why
+        );
     }
-    println!("decision  {} by `{}`: {}", why.decision.action.as_str(), why.decision.rule, why.decision.reason);
+    println!(
+        "decision  {} by `{}`: {}",
+        why.decision.action.as_str(),
+        why.decision.rule,
+        why.decision.reason
+    );
     println!("policy    {}", why.decision.policy_version);
     match why.decision.action {
         Action::Deny => Err(Failure::with_code(5, "")),

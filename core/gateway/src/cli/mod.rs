@@ -9,10 +9,10 @@
 //! | 4 | `check`: the configuration has errors |
 //! | 5 | `explain`: the request would be refused; 6: held |
 
-//MOD mod approvals;
+mod approvals;
 mod explain;
-//MOD mod record;
-//MOD mod tokens;
+mod record;
+mod tokens;
 
 use crate::config::{self, reference};
 use clap::{Parser, Subcommand};
@@ -33,7 +33,12 @@ struct Arguments {
 #[derive(Debug, clap::Args)]
 struct ConfigFile {
     /// The configuration file.
-    #[arg(long = "config", value_name = "FILE", env = "PORTCULLIS_CONFIG", default_value = "portcullis.toml")]
+    #[arg(
+        long = "config",
+        value_name = "FILE",
+        env = "PORTCULLIS_CONFIG",
+        default_value = "portcullis.toml"
+    )]
     file: PathBuf,
 }
 
@@ -45,16 +50,26 @@ enum Command {
     Check(ConfigFile),
     /// Say which rule decides a statement for a role, and why.
     Explain(explain::Explain),
-    //VAR Token(tokens::Token),
-    //VAR Tokens(tokens::Tokens),
-    //VAR Revoke(tokens::Revoke),
-    //VAR Approvals(approvals::Approvals),
-    //VAR Approve(approvals::Answer),
-    //VAR Deny(approvals::Answer),
-    //VAR Sessions(record::Sessions),
-    //VAR Replay(record::Replay),
-    //VAR Verify(record::Verify),
-    //VAR Env(tokens::Env),
+    /// Make a gateway token for an agent; it is shown once, only its hash is kept.
+    Token(tokens::Token),
+    /// List gateway tokens (never the tokens themselves).
+    Tokens(tokens::Tokens),
+    /// Revoke a gateway token; sessions that live on it go on until it would have ended.
+    Revoke(tokens::Revoke),
+    /// List held requests, whole, as their approvers must see them.
+    Approvals(approvals::Approvals),
+    /// Let a held request run, once.
+    Approve(approvals::Answer),
+    /// Refuse a held request.
+    Deny(approvals::Answer),
+    /// List recorded sessions.
+    Sessions(record::Sessions),
+    /// Print a recorded session. What agents and targets wrote cannot drive your terminal.
+    Replay(record::Replay),
+    /// Check that a record is whole, and say where it is not. Needs only the files.
+    Verify(record::Verify),
+    /// Print what a client needs to reach a target.
+    Env(tokens::Env),
     /// Print the reference of the configuration file (docs/CONFIGURATION.md).
     Reference,
 }
@@ -68,12 +83,18 @@ pub struct Failure {
 impl Failure {
     /// Exit code 1.
     pub fn new(message: impl ToString) -> Failure {
-        Failure { code: 1, message: message.to_string() }
+        Failure {
+            code: 1,
+            message: message.to_string(),
+        }
     }
 
     /// Another exit code.
     pub fn with_code(code: u8, message: impl ToString) -> Failure {
-        Failure { code, message: message.to_string() }
+        Failure {
+            code,
+            message: message.to_string(),
+        }
     }
 }
 
@@ -102,16 +123,16 @@ pub fn main() -> ExitCode {
         }),
         Command::Check(c) => check(&c),
         Command::Explain(c) => explain::run(&c),
-        //ARM Command::Token(c) => tokens::token(&c),
-        //ARM Command::Tokens(c) => tokens::tokens(&c),
-        //ARM Command::Revoke(c) => tokens::revoke(&c),
-        //ARM Command::Approvals(c) => approvals::list(&c),
-        //ARM Command::Approve(c) => approvals::answer(&c, true),
-        //ARM Command::Deny(c) => approvals::answer(&c, false),
-        //ARM Command::Sessions(c) => record::sessions(&c),
-        //ARM Command::Replay(c) => record::replay(&c),
-        //ARM Command::Verify(c) => record::verify(&c),
-        //ARM Command::Env(c) => tokens::env(&c),
+        Command::Token(c) => tokens::token(&c),
+        Command::Tokens(c) => tokens::tokens(&c),
+        Command::Revoke(c) => tokens::revoke(&c),
+        Command::Approvals(c) => approvals::list(&c),
+        Command::Approve(c) => approvals::answer(&c, true),
+        Command::Deny(c) => approvals::answer(&c, false),
+        Command::Sessions(c) => record::sessions(&c),
+        Command::Replay(c) => record::replay(&c),
+        Command::Verify(c) => record::verify(&c),
+        Command::Env(c) => tokens::env(&c),
         Command::Reference => {
             print!("{}", reference::markdown());
             Ok(())
@@ -139,15 +160,24 @@ fn load(file: &ConfigFile) -> Result<config::Config, Failure> {
 fn check(c: &ConfigFile) -> Result<(), Failure> {
     let config = load(c)?;
     // What the parts themselves would refuse at the start; still touches nothing.
-    crate::serve::control_config(&config).check().map_err(|e| Failure::with_code(4, e))?;
-    crate::serve::recorder_config(&config).check().map_err(|e| Failure::with_code(4, e))?;
+    crate::serve::control_config(&config)
+        .check()
+        .map_err(|e| Failure::with_code(4, e))?;
+    crate::serve::recorder_config(&config)
+        .check()
+        .map_err(|e| Failure::with_code(4, e))?;
     println!(
         "{}: ok ({} listeners, {} targets, {} roles, {} rules)",
         c.file.display(),
         config.listeners.len(),
         config.targets.len(),
         config.policy.roles.len(),
-        config.policy.roles.iter().map(|r| r.rules.len()).sum::<usize>()
+        config
+            .policy
+            .roles
+            .iter()
+            .map(|r| r.rules.len())
+            .sum::<usize>()
     );
     Ok(())
 }

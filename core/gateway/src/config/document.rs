@@ -37,20 +37,35 @@ impl fmt::Display for ConfigErrors {
         for c in &self.complaints {
             let start = c.span.start.min(self.text.len());
             let line_start = self.text[..start].rfind('\n').map_or(0, |i| i + 1);
-            let line_end = self.text[start..].find('\n').map_or(self.text.len(), |i| start + i);
+            let line_end = self.text[start..]
+                .find('\n')
+                .map_or(self.text.len(), |i| start + i);
             let line_number = self.text[..start].matches('\n').count() + 1;
             let column = self.text[line_start..start].chars().count();
             let end = c.span.end.clamp(start, line_end);
             let width = self.text[start..end].chars().count().max(1);
             let gutter = line_number.to_string().len();
-            writeln!(f, "{}:{}:{}: {}", self.file, line_number, column + 1, c.message)?;
+            writeln!(
+                f,
+                "{}:{}:{}: {}",
+                self.file,
+                line_number,
+                column + 1,
+                c.message
+            )?;
             writeln!(f, " {line_number} | {}", &self.text[line_start..line_end])?;
             writeln!(f, " {:gutter$} | {:column$}{}", "", "", "^".repeat(width))?;
             if !c.help.is_empty() {
                 writeln!(f, " {:gutter$} = {}", "", c.help)?;
             }
         }
-        write!(f, "{}: {} error{}", self.file, self.complaints.len(), if self.complaints.len() == 1 { "" } else { "s" })
+        write!(
+            f,
+            "{}: {} error{}",
+            self.file,
+            self.complaints.len(),
+            if self.complaints.len() == 1 { "" } else { "s" }
+        )
     }
 }
 
@@ -100,12 +115,20 @@ impl Document {
 
 fn remember_places(path: &str, table: &DeTable<'_>, places: &mut HashMap<String, Range<usize>>) {
     for (name, value) in table {
-        let full = if path.is_empty() { name.get_ref().to_string() } else { format!("{path}.{}", name.get_ref()) };
+        let full = if path.is_empty() {
+            name.get_ref().to_string()
+        } else {
+            format!("{path}.{}", name.get_ref())
+        };
         remember_value(&full, value, places);
     }
 }
 
-fn remember_value(path: &str, value: &Spanned<DeValue<'_>>, places: &mut HashMap<String, Range<usize>>) {
+fn remember_value(
+    path: &str,
+    value: &Spanned<DeValue<'_>>,
+    places: &mut HashMap<String, Range<usize>>,
+) {
     places.insert(path.to_string(), value.span());
     match value.get_ref() {
         DeValue::Table(t) => remember_places(path, t, places),
@@ -120,7 +143,11 @@ fn remember_value(path: &str, value: &Spanned<DeValue<'_>>, places: &mut HashMap
 
 fn check_table(path: &str, span: Range<usize>, table: &DeTable<'_>, out: &mut Vec<Complaint>) {
     for (name, value) in table {
-        let full = if path.is_empty() { name.get_ref().to_string() } else { format!("{path}.{}", name.get_ref()) };
+        let full = if path.is_empty() {
+            name.get_ref().to_string()
+        } else {
+            format!("{path}.{}", name.get_ref())
+        };
         match keys::find(&full) {
             None => out.push(Complaint {
                 span: name.span(),
@@ -156,7 +183,9 @@ fn nearest(path: &str, name: &str) -> String {
     match best {
         Some((d, k)) if d <= 1 + name.len() / 3 => format!("did you mean `{k}`?"),
         _ => {
-            let all: Vec<_> = keys::children(path).map(|k| k.path.rsplit('.').next().unwrap_or(k.path)).collect();
+            let all: Vec<_> = keys::children(path)
+                .map(|k| k.path.rsplit('.').next().unwrap_or(k.path))
+                .collect();
             format!("known here: {}", all.join(", "))
         }
     }
@@ -183,14 +212,23 @@ fn check_value(path: &str, kind: Kind, value: &Spanned<DeValue<'_>>, out: &mut V
         out.push(Complaint {
             span: value.span(),
             message: format!("`{}` must be {what}", path.replace("[]", "")),
-            help: keys::find(path).map(|k| k.doc.to_string()).unwrap_or_default(),
+            help: keys::find(path)
+                .map(|k| k.doc.to_string())
+                .unwrap_or_default(),
         });
     };
     match kind {
         Kind::Text if v.as_str().is_none() => wrong("a string"),
         Kind::Boolean if v.as_bool().is_none() => wrong("true or false"),
         Kind::Choice(names) if !v.as_str().is_some_and(|s| names.contains(&s)) => {
-            wrong(&format!("one of {}", names.iter().map(|n| format!("\"{n}\"")).collect::<Vec<_>>().join(", ")));
+            wrong(&format!(
+                "one of {}",
+                names
+                    .iter()
+                    .map(|n| format!("\"{n}\""))
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            ));
         }
         Kind::Integer(min, max) => {
             let number = integer(v);
@@ -198,11 +236,17 @@ fn check_value(path: &str, kind: Kind, value: &Spanned<DeValue<'_>>, out: &mut V
                 wrong(&format!("an integer from {min} to {max}"));
             }
         }
-        Kind::TextList if !v.as_array().is_some_and(|a| a.iter().all(|e| e.get_ref().is_str())) => {
+        Kind::TextList
+            if !v
+                .as_array()
+                .is_some_and(|a| a.iter().all(|e| e.get_ref().is_str())) =>
+        {
             wrong("an array of strings");
         }
         Kind::Secret if !is_secret_reference(v) => {
-            wrong("a reference to a secret: { env = \"NAME\" }, { file = \"PATH\" } or { command = [\"PROGRAM\"] }");
+            wrong(
+                "a reference to a secret: { env = \"NAME\" }, { file = \"PATH\" } or { command = [\"PROGRAM\"] }",
+            );
         }
         Kind::Table => match v.as_table() {
             Some(t) => check_table(path, value.span(), t, out),
@@ -235,13 +279,18 @@ fn integer(v: &DeValue<'_>) -> Option<i64> {
 }
 
 fn is_secret_reference(v: &DeValue<'_>) -> bool {
-    let Some(table) = v.as_table() else { return false };
+    let Some(table) = v.as_table() else {
+        return false;
+    };
     if table.len() != 1 {
         return false;
     }
     table.iter().all(|(k, v)| match k.get_ref().as_ref() {
         "env" | "file" => v.get_ref().as_str().is_some_and(|s| !s.is_empty()),
-        "command" => v.get_ref().as_array().is_some_and(|a| !a.is_empty() && a.iter().all(|e| e.get_ref().is_str())),
+        "command" => v
+            .get_ref()
+            .as_array()
+            .is_some_and(|a| !a.is_empty() && a.iter().all(|e| e.get_ref().is_str())),
         _ => false,
     })
 }

@@ -53,12 +53,32 @@ pub struct Key {
     pub doc: &'static str,
 }
 
-const fn key(path: &'static str, kind: Kind, default: &'static str, applies: Applies, doc: &'static str) -> Key {
-    Key { path, kind, default, required: false, applies, doc }
+const fn key(
+    path: &'static str,
+    kind: Kind,
+    default: &'static str,
+    applies: Applies,
+    doc: &'static str,
+) -> Key {
+    Key {
+        path,
+        kind,
+        default,
+        required: false,
+        applies,
+        doc,
+    }
 }
 
 const fn must(path: &'static str, kind: Kind, applies: Applies, doc: &'static str) -> Key {
-    Key { path, kind, default: "", required: true, applies, doc }
+    Key {
+        path,
+        kind,
+        default: "",
+        required: true,
+        applies,
+        doc,
+    }
 }
 
 use Applies::{Reload, Restart};
@@ -191,6 +211,7 @@ pub const KEYS: &[Key] = &[
     key("roles[].rules[].tables_written", TextList, "any", Reload, "Tables written."),
     key("roles[].rules[].columns", TextList, "any", Reload, "Columns named (`table.column`, globs)."),
     key("roles[].rules[].functions", TextList, "any", Reload, "Functions called (globs)."),
+    key("roles[].rules[].settings", TextList, "any", Reload, "Settings changed by SET, RESET or set_config (globs)."),
     key("roles[].rules[].databases", TextList, "any", Reload, "Databases of the session (globs)."),
     key("roles[].rules[].where_present", Boolean, "any", Reload, "Whether an UPDATE or DELETE has a WHERE clause."),
     key("roles[].rules[].copy", TextList, "any", Reload, "Ends of a COPY: `to_stdout`, `from_stdin`, `file`, `program`."),
@@ -213,7 +234,9 @@ pub fn children(section: &str) -> impl Iterator<Item = &'static Key> + '_ {
         let rest = if section.is_empty() {
             Some(k.path)
         } else {
-            k.path.strip_prefix(section).and_then(|r| r.strip_prefix('.'))
+            k.path
+                .strip_prefix(section)
+                .and_then(|r| r.strip_prefix('.'))
         };
         rest.is_some_and(|r| !r.is_empty() && !r.contains('.'))
     })

@@ -73,7 +73,7 @@ RawRole {
 section!(/// `[[roles.rules]]`
 RawRule {
     name: String, action: String, statements: Vec<String>, tables: Vec<String>, tables_read: Vec<String>,
-    tables_written: Vec<String>, columns: Vec<String>, functions: Vec<String>, databases: Vec<String>,
+    tables_written: Vec<String>, columns: Vec<String>, functions: Vec<String>, settings: Vec<String>, databases: Vec<String>,
     where_present: bool, copy: Vec<String>, opaque: bool, when: String, message: String, wait_s: u64,
     wait_in_transaction_s: u64, reason_required: bool,
 });

@@ -15,21 +15,47 @@ pub fn markdown() -> String {
     for key in KEYS {
         match key.kind {
             Kind::Table => {
-                let _ = write!(out, "\n## `[{}]`\n{}\n\n| key | what may stand there | default | takes effect | meaning |\n|---|---|---|---|---|\n", key.path, key.doc);
+                let _ = write!(
+                    out,
+                    "\n## `[{}]`\n{}\n\n| key | what may stand there | default | takes effect | meaning |\n|---|---|---|---|---|\n",
+                    key.path, key.doc
+                );
             }
             Kind::Tables => {
-                let _ = write!(out, "\n## `[[{}]]`\n{}\n\n| key | what may stand there | default | takes effect | meaning |\n|---|---|---|---|---|\n", key.path.replace("[]", ""), key.doc);
+                let _ = write!(
+                    out,
+                    "\n## `[[{}]]`\n{}\n\n| key | what may stand there | default | takes effect | meaning |\n|---|---|---|---|---|\n",
+                    key.path.replace("[]", ""),
+                    key.doc
+                );
             }
             kind => {
                 let name = key.path.rsplit('.').next().unwrap_or(key.path);
                 let default = match (key.required, key.default) {
                     (true, _) => "(required)".to_string(),
                     (false, "") => "none".to_string(),
-                    (false, d) if d.starts_with('"') || d.starts_with('[') || d.parse::<i64>().is_ok() || d == "true" || d == "false" => format!("`{d}`"),
+                    (false, d)
+                        if d.starts_with('"')
+                            || d.starts_with('[')
+                            || d.parse::<i64>().is_ok()
+                            || d == "true"
+                            || d == "false" =>
+                    {
+                        format!("`{d}`")
+                    }
                     (false, d) => d.to_string(),
                 };
-                let applies = if key.applies == Applies::Reload { "reload" } else { "restart" };
-                let _ = writeln!(out, "| `{name}` | {} | {default} | {applies} | {} |", kind_text(kind), key.doc.replace('|', "\\|"));
+                let applies = if key.applies == Applies::Reload {
+                    "reload"
+                } else {
+                    "restart"
+                };
+                let _ = writeln!(
+                    out,
+                    "| `{name}` | {} | {default} | {applies} | {} |",
+                    kind_text(kind),
+                    key.doc.replace('|', "\\|")
+                );
             }
         }
     }
@@ -39,7 +65,11 @@ pub fn markdown() -> String {
 fn kind_text(kind: Kind) -> String {
     match kind {
         Kind::Text => "text".into(),
-        Kind::Choice(names) => names.iter().map(|n| format!("`\"{n}\"`")).collect::<Vec<_>>().join(", "),
+        Kind::Choice(names) => names
+            .iter()
+            .map(|n| format!("`\"{n}\"`"))
+            .collect::<Vec<_>>()
+            .join(", "),
         Kind::Integer(min, max) => format!("{min} to {max}"),
         Kind::Boolean => "true, false".into(),
         Kind::TextList => "list of texts".into(),

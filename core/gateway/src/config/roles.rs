@@ -17,15 +17,25 @@ pub(super) fn roles(
     targets: &[Target],
 ) -> (PolicySpec, Vec<RoleExtras>) {
     if raw.is_empty() {
-        c.complain("roles", "no role: nobody could do anything", "add a [[roles]] section");
+        c.complain(
+            "roles",
+            "no role: nobody could do anything",
+            "add a [[roles]] section",
+        );
     }
     let defaults = SqlLimits::default();
     let mut spec = PolicySpec {
         limits: SqlLimits {
             statement_bytes_max: limits.statement_bytes_max,
-            tokens_max: raw_limits.statement_tokens_max.map_or(defaults.tokens_max, |n| n as usize),
-            parse_inline_bytes_max: raw_limits.parse_inline_bytes_max.map_or(defaults.parse_inline_bytes_max, |n| n as usize),
-            nesting_max: raw_limits.statement_nesting_max.map_or(defaults.nesting_max, |n| n as usize),
+            tokens_max: raw_limits
+                .statement_tokens_max
+                .map_or(defaults.tokens_max, |n| n as usize),
+            parse_inline_bytes_max: raw_limits
+                .parse_inline_bytes_max
+                .map_or(defaults.parse_inline_bytes_max, |n| n as usize),
+            nesting_max: raw_limits
+                .statement_nesting_max
+                .map_or(defaults.nesting_max, |n| n as usize),
             ..defaults
         },
         roles: Vec::new(),
@@ -35,7 +45,8 @@ pub(super) fn roles(
         let name = r.name.unwrap_or_default();
         let accounts = r.accounts.unwrap_or_default();
         let role_targets = r.targets.unwrap_or_default();
-        let passes_user = |t: &&Target| t.account == Account::FromAgent && role_targets.contains(&t.name);
+        let passes_user =
+            |t: &&Target| t.account == Account::FromAgent && role_targets.contains(&t.name);
         if accounts.is_empty() && targets.iter().any(|t| passes_user(&t)) {
             c.complain(
                 &format!("roles[{i}].accounts"),
@@ -58,7 +69,12 @@ pub(super) fn roles(
             groups: r.groups.unwrap_or_default(),
             targets: role_targets,
             default: action(r.default.as_deref()),
-            rules: r.rules.unwrap_or_default().into_iter().map(|rule| self::rule(rule, approvals)).collect(),
+            rules: r
+                .rules
+                .unwrap_or_default()
+                .into_iter()
+                .map(|rule| self::rule(rule, approvals))
+                .collect(),
             packs: r.packs.unwrap_or_default(),
             allow_replication: false,
             function_call: action(r.function_call.as_deref()),
@@ -93,6 +109,7 @@ fn rule(r: RawRule, approvals: &Approvals) -> RuleSpec {
         tables_read: r.tables_read.unwrap_or_default(),
         columns: r.columns.unwrap_or_default(),
         functions: r.functions.unwrap_or_default(),
+        settings: r.settings.unwrap_or_default(),
         databases: r.databases.unwrap_or_default(),
         where_present: r.where_present,
         copy: r.copy.unwrap_or_default(),
@@ -100,7 +117,10 @@ fn rule(r: RawRule, approvals: &Approvals) -> RuleSpec {
         when: r.when,
         approval: (action == Action::Approve).then(|| ApprovalSpec {
             wait_s: r.wait_s.unwrap_or(approvals.wait_s) as u32,
-            in_transaction_wait_s: r.wait_in_transaction_s.unwrap_or(approvals.wait_in_transaction_s) as u32,
+            in_transaction_wait_s: r
+                .wait_in_transaction_s
+                .unwrap_or(approvals.wait_in_transaction_s)
+                as u32,
             reason_required: r.reason_required.unwrap_or(false),
             ..ApprovalSpec::default()
         }),
@@ -111,7 +131,9 @@ fn rule(r: RawRule, approvals: &Approvals) -> RuleSpec {
 /// The policy crate names roles by position or by name; the document looks
 /// places up by position.
 fn place(path: &str, spec: &PolicySpec) -> String {
-    let Some(rest) = path.strip_prefix("roles.") else { return path.to_string() };
+    let Some(rest) = path.strip_prefix("roles.") else {
+        return path.to_string();
+    };
     for (i, role) in spec.roles.iter().enumerate() {
         if let Some(tail) = rest.strip_prefix(role.name.as_str()) {
             if tail.is_empty() || tail.starts_with(['.', '[']) {

@@ -73,7 +73,9 @@ impl SecretSource {
         match (&raw.env, &raw.file, &raw.command) {
             (Some(name), None, None) => Some(SecretSource::Env(name.clone())),
             (None, Some(path), None) => Some(SecretSource::File(base.join(path))),
-            (None, None, Some(argv)) if !argv.is_empty() => Some(SecretSource::Command(argv.clone())),
+            (None, None, Some(argv)) if !argv.is_empty() => {
+                Some(SecretSource::Command(argv.clone()))
+            }
             _ => None,
         }
     }
@@ -82,11 +84,15 @@ impl SecretSource {
     pub fn fetch(&self) -> Result<Zeroizing<Vec<u8>>, SecretError> {
         let mut bytes = match self {
             SecretSource::Env(name) => {
-                let value = std::env::var_os(name).ok_or_else(|| SecretError::EnvMissing(name.clone()))?;
+                let value =
+                    std::env::var_os(name).ok_or_else(|| SecretError::EnvMissing(name.clone()))?;
                 Zeroizing::new(std::os::unix::ffi::OsStringExt::into_vec(value))
             }
             SecretSource::File(path) => {
-                let fault = |source| SecretError::File { path: path.clone(), source };
+                let fault = |source| SecretError::File {
+                    path: path.clone(),
+                    source,
+                };
                 let file = std::fs::File::open(path).map_err(fault)?;
                 trimmed(read_bounded(file).map_err(fault)?)
             }
@@ -106,7 +112,8 @@ impl SecretSource {
 fn read_bounded(from: impl Read) -> std::io::Result<Zeroizing<Vec<u8>>> {
     // Room for the whole bound at once, so that growth leaves no copy behind.
     let mut bytes = Zeroizing::new(Vec::with_capacity(SECRET_BYTES_MAX + 2));
-    from.take(SECRET_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
+    from.take(SECRET_BYTES_MAX as u64 + 1)
+        .read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
@@ -122,7 +129,10 @@ fn trimmed(mut bytes: Zeroizing<Vec<u8>>) -> Zeroizing<Vec<u8>> {
 
 fn run(argv: &[String]) -> Result<Zeroizing<Vec<u8>>, SecretError> {
     let program = argv[0].clone(); // `from_raw` lets no empty list through.
-    let fault = |source| SecretError::Command { program: program.clone(), source };
+    let fault = |source| SecretError::Command {
+        program: program.clone(),
+        source,
+    };
     let mut child = Command::new(&program)
         .args(&argv[1..])
         .stdin(Stdio::null())
@@ -145,7 +155,10 @@ fn run(argv: &[String]) -> Result<Zeroizing<Vec<u8>>, SecretError> {
         }
     };
     if !status.success() {
-        return Err(SecretError::CommandFailed { program, status: status.to_string() });
+        return Err(SecretError::CommandFailed {
+            program,
+            status: status.to_string(),
+        });
     }
     match reader.join() {
         Ok(Some(bytes)) => bytes.map_err(fault),
@@ -165,9 +178,13 @@ mod tests {
 
     #[test]
     fn a_failing_command_is_an_error_without_its_output() {
-        let source = SecretSource::Command(vec!["sh".into(), "-c".into(), "echo leak; exit 3".into()]);
+        let source =
+            SecretSource::Command(vec!["sh".into(), "-c".into(), "echo leak; exit 3".into()]);
         let error = source.fetch().expect_err("exit 3 is a failure").to_string();
-        assert!(error.contains("exit status: 3") && !error.contains("leak"), "{error}");
+        assert!(
+            error.contains("exit status: 3") && !error.contains("leak"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -175,13 +192,21 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let empty = dir.path().join("empty");
         std::fs::write(&empty, "\n").expect("writable");
-        assert!(matches!(SecretSource::File(empty).fetch(), Err(SecretError::Empty)));
-        assert!(matches!(SecretSource::File("/dev/zero".into()).fetch(), Err(SecretError::TooLarge)));
+        assert!(matches!(
+            SecretSource::File(empty).fetch(),
+            Err(SecretError::Empty)
+        ));
+        assert!(matches!(
+            SecretSource::File("/dev/zero".into()).fetch(),
+            Err(SecretError::TooLarge)
+        ));
     }
 
     #[test]
     fn a_missing_variable_is_named() {
-        let error = SecretSource::Env("PORTCULLIS_NO_SUCH_VARIABLE".into()).fetch().expect_err("not set");
+        let error = SecretSource::Env("PORTCULLIS_NO_SUCH_VARIABLE".into())
+            .fetch()
+            .expect_err("not set");
         assert!(error.to_string().contains("PORTCULLIS_NO_SUCH_VARIABLE"));
     }
 }

@@ -22,19 +22,28 @@ default = "allow"
 
 fn errors(text: &str) -> Vec<String> {
     let e = parse(text, "t.toml", Path::new(".")).expect_err("the file is wrong");
-    e.to_string().lines().filter(|l| l.starts_with("t.toml:") && l.matches(':').count() >= 3).map(String::from).collect()
+    e.to_string()
+        .lines()
+        .filter(|l| l.starts_with("t.toml:") && l.matches(':').count() >= 3)
+        .map(String::from)
+        .collect()
 }
 
 #[test]
 fn a_small_file_is_enough() {
     let config = parse(SMALL, "t.toml", Path::new(".")).unwrap_or_else(|e| panic!("{e}"));
-    assert_eq!(config.targets[0].account, checked::Account::Fixed("app".into()));
+    assert_eq!(
+        config.targets[0].account,
+        checked::Account::Fixed("app".into())
+    );
     assert_eq!(config.listeners[0].tls, checked::ListenerTls::Off);
 }
 
 #[test]
 fn every_error_is_listed_with_its_place() {
-    let text = SMALL.replace("tls = \"off\"", "tls = \"maybe\"\nprot = 3").replace("6432", "6432\"\nlogin = 4 #");
+    let text = SMALL
+        .replace("tls = \"off\"", "tls = \"maybe\"\nprot = 3")
+        .replace("6432", "6432\"\nlogin = 4 #");
     let found = errors(&text);
     assert_eq!(
         found,
@@ -51,11 +60,20 @@ fn semantic_errors_point_at_their_value() {
     let text = SMALL
         .replace("127.0.0.1:6432", "0.0.0.0:6432")
         .replace("127.0.0.1:5432", "10.1.2.3:5432")
-        .replace("default = \"allow\"", "default = \"deny\"\n[[roles.rules]]\nname = \"x\"\naction = \"deny\"\nwhen = \"1 +\"");
+        .replace(
+            "default = \"allow\"",
+            "default = \"deny\"\n[[roles.rules]]\nname = \"x\"\naction = \"deny\"\nwhen = \"1 +\"",
+        );
     let found = errors(&text);
     assert_eq!(found.len(), 3, "{found:?}");
-    assert!(found[0].starts_with("t.toml:4:11: a listener beyond loopback needs TLS"), "{found:?}");
-    assert!(found[1].starts_with("t.toml:8:7: clear text to a host that is not loopback"), "{found:?}");
+    assert!(
+        found[0].starts_with("t.toml:4:11: a listener beyond loopback needs TLS"),
+        "{found:?}"
+    );
+    assert!(
+        found[1].starts_with("t.toml:8:7: clear text to a host that is not loopback"),
+        "{found:?}"
+    );
     assert!(found[2].starts_with("t.toml:18:8: "), "{found:?}");
 }
 
@@ -63,14 +81,23 @@ fn semantic_errors_point_at_their_value() {
 fn the_gateways_own_addresses_are_no_targets() {
     for own in ["127.0.0.1:6432", "localhost:6432", "127.0.0.1:7432"] {
         let found = errors(&SMALL.replace("127.0.0.1:5432", own));
-        assert!(found[0].contains("an address of the gateway itself"), "{own}: {found:?}");
+        assert!(
+            found[0].contains("an address of the gateway itself"),
+            "{own}: {found:?}"
+        );
     }
 }
 
 #[test]
 fn a_plain_secret_is_refused() {
-    let found = errors(&SMALL.replace("account = \"app\"", "account = \"app\"\npassword = \"hunter2\""));
-    assert!(found[0].contains("must be a reference to a secret"), "{found:?}");
+    let found = errors(&SMALL.replace(
+        "account = \"app\"",
+        "account = \"app\"\npassword = \"hunter2\"",
+    ));
+    assert!(
+        found[0].contains("must be a reference to a secret"),
+        "{found:?}"
+    );
 }
 
 #[test]
@@ -86,7 +113,11 @@ fn sample(kind: Kind) -> toml::Value {
         Kind::Integer(min, _) => toml::Value::Integer(min),
         Kind::Boolean => toml::Value::Boolean(true),
         Kind::TextList => toml::Value::Array(vec![toml::Value::String("x".into())]),
-        Kind::Secret => toml::Value::Table([("env".to_string(), toml::Value::String("X".into()))].into_iter().collect()),
+        Kind::Secret => toml::Value::Table(
+            [("env".to_string(), toml::Value::String("X".into()))]
+                .into_iter()
+                .collect(),
+        ),
         Kind::Table | Kind::Tables => toml::Value::Table(toml::Table::new()),
     }
 }
@@ -95,7 +126,9 @@ fn place<'t>(root: &'t mut toml::Table, path: &str) -> &'t mut toml::Table {
     let mut here = root;
     for part in path.split('.').filter(|p| !p.is_empty()) {
         let name = part.trim_end_matches("[]");
-        let value = here.get_mut(name).expect("sections stand before their keys in the table");
+        let value = here
+            .get_mut(name)
+            .expect("sections stand before their keys in the table");
         here = match value {
             toml::Value::Array(a) => a[0].as_table_mut().expect("a table"),
             other => other.as_table_mut().expect("a table"),
@@ -120,12 +153,18 @@ fn the_key_table_and_the_raw_types_are_the_same() {
     assert_eq!(complaints, [], "the table does not accept its own samples");
     let raw: raw::RawConfig = toml::from_str(&text).expect("every key of the table is a field");
     let back = toml::Table::try_from(&raw).expect("serialisable");
-    assert_eq!(back, root, "a raw field is missing from the table, or the reverse");
+    assert_eq!(
+        back, root,
+        "a raw field is missing from the table, or the reverse"
+    );
 }
 
 #[test]
 fn the_reference_is_written_from_the_code() {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/CONFIGURATION.md");
     let on_disk = std::fs::read_to_string(&file).unwrap_or_default();
-    assert!(on_disk == reference::markdown(), "run `portcullis reference > docs/CONFIGURATION.md`");
+    assert!(
+        on_disk == reference::markdown(),
+        "run `portcullis reference > docs/CONFIGURATION.md`"
+    );
 }

@@ -23,7 +23,10 @@ pub struct ContentStream {
 impl MaskedContent {
     /// Content of a session on `shard`.
     pub fn new(shard: Rc<Shard>) -> MaskedContent {
-        MaskedContent { shard, findings: Findings::new() }
+        MaskedContent {
+            shard,
+            findings: Findings::new(),
+        }
     }
 
     /// Takes the counts by kind.
@@ -31,7 +34,11 @@ impl MaskedContent {
         if self.findings.is_empty() {
             return Vec::new();
         }
-        let taken = self.findings.iter().map(|(kind, n)| (kind.to_string(), n)).collect();
+        let taken = self
+            .findings
+            .iter()
+            .map(|(kind, n)| (kind.to_string(), n))
+            .collect();
         self.findings.clear();
         taken
     }
@@ -52,7 +59,10 @@ impl Content for MaskedContent {
     }
 
     fn mask_value(&mut self, value: &[u8], how: Fill) -> Option<Vec<u8>> {
-        self.shard.masker().borrow_mut().mask_value(value, fill(how), &mut self.findings)
+        self.shard
+            .masker()
+            .borrow_mut()
+            .mask_value(value, fill(how), &mut self.findings)
     }
 
     fn open(&mut self, how: Fill) -> ContentStream {

@@ -15,7 +15,10 @@ use engine::{Conn, ConnectError, Reader, Time, Writer};
 use policy::SqlGate;
 use postgres::Refusal;
 use postgres::login::downstream::welcome;
-use postgres::login::upstream::{UpstreamConfig, UpstreamCredential, UpstreamFailure, UpstreamLogin, UpstreamOutput, UpstreamReady, UpstreamTls};
+use postgres::login::upstream::{
+    UpstreamConfig, UpstreamCredential, UpstreamFailure, UpstreamLogin, UpstreamOutput,
+    UpstreamReady, UpstreamTls,
+};
 use postgres::session::SessionConfig;
 use postgres::startup::ProtocolVersion;
 use recorder::{Body, Fault};
@@ -39,13 +42,22 @@ struct Failure {
 }
 
 /// The principal as rules see it.
-pub fn policy_facts(principal: &identity::Principal, target: &str, database: &str, account: &str) -> policy::SessionFacts {
+pub fn policy_facts(
+    principal: &identity::Principal,
+    target: &str,
+    database: &str,
+    account: &str,
+) -> policy::SessionFacts {
     policy::SessionFacts {
         principal: policy::Principal {
             issuer: principal.issuer.clone(),
             subject: principal.subject.clone(),
             groups: principal.groups.clone(),
-            claims: principal.claims.iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
+            claims: principal
+                .claims
+                .iter()
+                .map(|(k, v)| (k.clone(), v.clone()))
+                .collect(),
             on_behalf_of: principal.on_behalf_of.clone(),
         },
         target: target.to_string(),
@@ -55,10 +67,18 @@ pub fn policy_facts(principal: &identity::Principal, target: &str, database: &st
 }
 
 /// Takes an accepted login to its target and makes the session.
-pub async fn enter(shard: &Rc<Shard>, entered: Entered, source: SocketAddr) -> Option<(Rc<PgSession>, Reader, Reader, Places)> {
+pub async fn enter(
+    shard: &Rc<Shard>,
+    entered: Entered,
+    source: SocketAddr,
+) -> Option<(Rc<PgSession>, Reader, Reader, Places)> {
     let live = entered.live.clone();
     let extras = live.config.role(entered.role.name())?.clone();
-    let application = entered.startup.setting("application_name").map(|v| login::masked_frame(shard, v)).unwrap_or_default();
+    let application = entered
+        .startup
+        .setting("application_name")
+        .map(|v| login::masked_frame(shard, v))
+        .unwrap_or_default();
     let start = Body::SessionStart {
         protocol: "postgres".into(),
         principal: entered.principal.subject.clone(),
@@ -86,16 +106,39 @@ pub async fn enter(shard: &Rc<Shard>, entered: Entered, source: SocketAddr) -> O
         }),
     };
     match outcome {
-        Ok((upstream, ready, address, places)) => Some(open(shard, entered, extras.recording, upstream, ready, address, places)),
+        Ok((upstream, ready, address, places)) => Some(open(
+            shard,
+            entered,
+            extras.recording,
+            upstream,
+            ready,
+            address,
+            places,
+        )),
         Err(failure) => {
             shard.metrics.target_failures.add(1);
             tracing::warn!(session_id = %entered.id, target = %entered.target.name, reason = %failure.log, "target not reached");
             let code = String::from_utf8_lossy(&failure.refusal.sqlstate).into_owned();
             let text_masked = login::masked_frame(shard, failure.log.as_bytes()).to_vec();
-            let error = Body::Error { unit: 0, fault: failure.fault, code, text_masked };
-            let end = Body::SessionEnd { reason: "target not reached".into(), requests: 0, denied: 0, bytes_down: 0, bytes_up: 0 };
+            let error = Body::Error {
+                unit: 0,
+                fault: failure.fault,
+                code,
+                text_masked,
+            };
+            let end = Body::SessionEnd {
+                reason: "target not reached".into(),
+                requests: 0,
+                denied: 0,
+                bytes_down: 0,
+                bytes_up: 0,
+            };
             for body in [error, end] {
-                if shard.append_waiting(entered.id, &body, false).await.is_err() {
+                if shard
+                    .append_waiting(entered.id, &body, false)
+                    .await
+                    .is_err()
+                {
                     break;
                 }
             }
@@ -122,14 +165,25 @@ async fn reach(
         log: format!("limit reached: {what}"),
     };
     let shared = &shard.shared;
-    let role = shared.roles.take(entered.role.name().to_string(), role_max).ok_or_else(|| full("role_connections_max"))?;
-    let key = (target.name.clone(), entered.principal.issuer.clone(), entered.principal.subject.clone());
+    let role = shared
+        .roles
+        .take(entered.role.name().to_string(), role_max)
+        .ok_or_else(|| full("role_connections_max"))?;
+    let key = (
+        target.name.clone(),
+        entered.principal.issuer.clone(),
+        entered.principal.subject.clone(),
+    );
     let principal = shared
         .principals
         .take(key, target.connections_per_principal_max)
         .ok_or_else(|| full("connections_per_principal_max"))?;
     let (hand_over, waiting) = engine::reply::<TargetPlace>();
-    let asked = shared.target_places(&target.name).ask(target.connections_max, target.queue_max, move |place| hand_over.send(place));
+    let asked = shared.target_places(&target.name).ask(
+        target.connections_max,
+        target.queue_max,
+        move |place| hand_over.send(place),
+    );
     let place = match asked {
         Asked::Place(place) => place,
         Asked::Full => return Err(full("queue_max")),
@@ -139,31 +193,53 @@ async fn reach(
         },
     };
     let until = engine::now().after(target.connect);
-    let (upstream, ready, address) = match engine::deadline(until, log_in(shard, entered, until)).await {
-        Ok(result) => result?,
-        Err(_) => {
-            return Err(Failure {
-                refusal: refusal::target_fault(b"08001", "the target did not answer in time", &label),
-                fault: Fault::Target,
-                log: format!("no login within {:?}", target.connect),
-            });
-        }
-    };
-    Ok((upstream, ready, address, Places { _target: place, _role: role, _principal: principal }))
+    let (upstream, ready, address) =
+        match engine::deadline(until, log_in(shard, entered, until)).await {
+            Ok(result) => result?,
+            Err(_) => {
+                return Err(Failure {
+                    refusal: refusal::target_fault(
+                        b"08001",
+                        "the target did not answer in time",
+                        &label,
+                    ),
+                    fault: Fault::Target,
+                    log: format!("no login within {:?}", target.connect),
+                });
+            }
+        };
+    Ok((
+        upstream,
+        ready,
+        address,
+        Places {
+            _target: place,
+            _role: role,
+            _principal: principal,
+        },
+    ))
 }
 
 /// Logs in, with one fresh credential and one redial where the target says
 /// that the password is wrong (it may have been rotated a moment ago).
-async fn log_in(shard: &Rc<Shard>, entered: &Entered, until: Time) -> Result<((Reader, Writer), UpstreamReady, SocketAddr), Failure> {
+async fn log_in(
+    shard: &Rc<Shard>,
+    entered: &Entered,
+    until: Time,
+) -> Result<((Reader, Writer), UpstreamReady, SocketAddr), Failure> {
     let mut redialled = false;
     let mut protocol = entered.protocol;
     loop {
         let password = credential(shard, entered).await?;
         match log_in_with(shard, entered, password, protocol, until).await {
-            Err(LoginFault::Rejected(failure)) if failure.is_bad_password() && !redialled && entered.target.password.is_some() => {
+            Err(LoginFault::Rejected(failure))
+                if failure.is_bad_password() && !redialled && entered.target.password.is_some() =>
+            {
                 redialled = true;
             }
-            Err(LoginFault::Rejected(failure)) if failure.protocol_refused() && protocol > ProtocolVersion::V3_0 => {
+            Err(LoginFault::Rejected(failure))
+                if failure.protocol_refused() && protocol > ProtocolVersion::V3_0 =>
+            {
                 protocol = ProtocolVersion::V3_0;
             }
             Err(fault) => return Err(fault.into_failure(&entered.id.to_string())),
@@ -172,19 +248,31 @@ async fn log_in(shard: &Rc<Shard>, entered: &Entered, until: Time) -> Result<((R
     }
 }
 
-async fn credential(shard: &Rc<Shard>, entered: &Entered) -> Result<Option<Zeroizing<String>>, Failure> {
-    let Some(source) = entered.target.password.clone() else { return Ok(None) };
+async fn credential(
+    shard: &Rc<Shard>,
+    entered: &Entered,
+) -> Result<Option<Zeroizing<String>>, Failure> {
+    let Some(source) = entered.target.password.clone() else {
+        return Ok(None);
+    };
     let shared = shard.shared.clone();
     // Fetched, and masked wherever it shows, before it is used.
     let fetched = engine::offload(move || -> Result<Zeroizing<String>, String> {
         let bytes = source.fetch().map_err(|e| e.to_string())?;
-        shared.learn("credential", &bytes).map_err(|e| e.to_string())?;
-        let text = std::str::from_utf8(&bytes).map_err(|_| "the credential is not UTF-8".to_string())?;
+        shared
+            .learn("credential", &bytes)
+            .map_err(|e| e.to_string())?;
+        let text =
+            std::str::from_utf8(&bytes).map_err(|_| "the credential is not UTF-8".to_string())?;
         Ok(Zeroizing::new(text.to_string()))
     })
     .await;
     fetched.map(Some).map_err(|log| Failure {
-        refusal: refusal::target_fault(b"08004", "the target's credential cannot be had", &entered.id.to_string()),
+        refusal: refusal::target_fault(
+            b"08004",
+            "the target's credential cannot be had",
+            &entered.id.to_string(),
+        ),
         fault: Fault::Gateway,
         log,
     })
@@ -201,28 +289,70 @@ enum LoginFault {
 impl LoginFault {
     fn into_failure(self, label: &str) -> Failure {
         let (code, message, fault, log): (&[u8; 5], String, Fault, String) = match self {
-            LoginFault::Unreachable(log) => (b"08001", "the target cannot be reached".into(), Fault::Target, log),
+            LoginFault::Unreachable(log) => (
+                b"08001",
+                "the target cannot be reached".into(),
+                Fault::Target,
+                log,
+            ),
             LoginFault::Rejected(failure) => {
                 let log = format!("{failure:?}");
                 match &failure {
                     UpstreamFailure::Rejected(r) => {
                         let state = String::from_utf8_lossy(&r.sqlstate).into_owned();
-                        let log = format!("target refused: {state} {}", String::from_utf8_lossy(&r.message));
+                        let log = format!(
+                            "target refused: {state} {}",
+                            String::from_utf8_lossy(&r.message)
+                        );
                         match &r.sqlstate {
                             // The agent can do something about these two; the
                             // server's own text names accounts and addresses.
-                            b"3D000" => (b"3D000", "the database does not exist at the target".into(), Fault::Agent, log),
-                            b"53300" => (b"53300", "the target has too many connections".into(), Fault::Resource, log),
-                            _ => (b"08004", format!("the target refused the gateway's login ({state})"), Fault::Target, log),
+                            b"3D000" => (
+                                b"3D000",
+                                "the database does not exist at the target".into(),
+                                Fault::Agent,
+                                log,
+                            ),
+                            b"53300" => (
+                                b"53300",
+                                "the target has too many connections".into(),
+                                Fault::Resource,
+                                log,
+                            ),
+                            _ => (
+                                b"08004",
+                                format!("the target refused the gateway's login ({state})"),
+                                Fault::Target,
+                                log,
+                            ),
                         }
                     }
-                    UpstreamFailure::TlsRefused => (b"08001", "the target does not offer TLS".into(), Fault::Target, log),
-                    UpstreamFailure::Misuse => (b"XX000", "internal error in the login at the target".into(), Fault::Gateway, log),
-                    _ => (b"08004", "the login at the target failed".into(), Fault::Target, log),
+                    UpstreamFailure::TlsRefused => (
+                        b"08001",
+                        "the target does not offer TLS".into(),
+                        Fault::Target,
+                        log,
+                    ),
+                    UpstreamFailure::Misuse => (
+                        b"XX000",
+                        "internal error in the login at the target".into(),
+                        Fault::Gateway,
+                        log,
+                    ),
+                    _ => (
+                        b"08004",
+                        "the login at the target failed".into(),
+                        Fault::Target,
+                        log,
+                    ),
                 }
             }
         };
-        Failure { refusal: refusal::target_fault(code, message, label), fault, log }
+        Failure {
+            refusal: refusal::target_fault(code, message, label),
+            fault,
+            log,
+        }
     }
 }
 
@@ -252,11 +382,20 @@ async fn log_in_with(
             };
             match one_login(shard, entered, host, conn, password.clone(), protocol).await {
                 Ok((halves, ready)) => return Ok((halves, ready, address)),
-                Err(LoginFault::Unreachable(what)) => last = format!("{}:{}: {what}", host.name, host.port),
+                Err(LoginFault::Unreachable(what)) => {
+                    last = format!("{}:{}: {what}", host.name, host.port)
+                }
                 // A server that is starting, stopping or full is no answer
                 // while there is another host.
-                Err(LoginFault::Rejected(UpstreamFailure::Rejected(r))) if matches!(&r.sqlstate, b"57P03" | b"57P01" | b"53300") => {
-                    last = format!("{}:{}: {}", host.name, host.port, String::from_utf8_lossy(&r.sqlstate));
+                Err(LoginFault::Rejected(UpstreamFailure::Rejected(r)))
+                    if matches!(&r.sqlstate, b"57P03" | b"57P01" | b"53300") =>
+                {
+                    last = format!(
+                        "{}:{}: {}",
+                        host.name,
+                        host.port,
+                        String::from_utf8_lossy(&r.sqlstate)
+                    );
                     if entered.target.hosts.len() == 1 {
                         return Err(LoginFault::Rejected(UpstreamFailure::Rejected(r)));
                     }
@@ -277,17 +416,31 @@ async fn resolve(host: &Host) -> std::io::Result<Vec<SocketAddr>> {
         return Ok(vec![SocketAddr::new(ip, host.port)]);
     }
     let (name, port) = (host.name.clone(), host.port);
-    engine::offload(move || Ok((name.as_str(), port).to_socket_addrs()?.take(ADDRESSES_PER_HOST_MAX).collect())).await
+    engine::offload(move || {
+        Ok((name.as_str(), port)
+            .to_socket_addrs()?
+            .take(ADDRESSES_PER_HOST_MAX)
+            .collect())
+    })
+    .await
 }
 
 /// TLS towards a target, and the name its certificate must carry.
 fn upstream_tls(target: &Target, host: &Host) -> (UpstreamTls, String) {
     let way = match &target.tls {
         TargetTls::Off => UpstreamTls::Off,
-        TargetTls::Verify { direct: true, .. } | TargetTls::Unverified { direct: true } => UpstreamTls::Direct,
+        TargetTls::Verify { direct: true, .. } | TargetTls::Unverified { direct: true } => {
+            UpstreamTls::Direct
+        }
         TargetTls::Verify { .. } | TargetTls::Unverified { .. } => UpstreamTls::Request,
     };
-    (way, target.server_name.clone().unwrap_or_else(|| host.name.clone()))
+    (
+        way,
+        target
+            .server_name
+            .clone()
+            .unwrap_or_else(|| host.name.clone()),
+    )
 }
 
 async fn one_login(
@@ -305,7 +458,11 @@ async fn one_login(
     let cache_key = password.as_ref().map(|p| {
         let mut d = crate::pg::digest::Digest::new("scram cache");
         d.part(&shard.shared.tag_key).part(p.as_bytes());
-        ScramKey { target: target.name.clone(), account: entered.account.clone(), password: d.finish() }
+        ScramKey {
+            target: target.name.clone(),
+            account: entered.account.clone(),
+            password: d.finish(),
+        }
     });
     let mut config = UpstreamConfig::new(entered.account.clone(), entered.database.clone(), nonce);
     config.parameters = login::parameters(&entered.startup);
@@ -324,13 +481,25 @@ async fn one_login(
                 UpstreamOutput::Write(bytes) => writer.queue(bytes),
                 UpstreamOutput::StartTls => {
                     let gone = |what: String| LoginFault::Unreachable(what);
-                    let tls_config =
-                        entered.live.target_tls.get(&target.name).cloned().ok_or_else(|| gone("no TLS configuration".into()))?;
-                    let name = ServerName::try_from(server_name.clone()).map_err(|e| gone(format!("server name: {e}")))?;
+                    let tls_config = entered
+                        .live
+                        .target_tls
+                        .get(&target.name)
+                        .cloned()
+                        .ok_or_else(|| gone("no TLS configuration".into()))?;
+                    let name = ServerName::try_from(server_name.clone())
+                        .map_err(|e| gone(format!("server name: {e}")))?;
                     let joined = Conn::from_parts(reader, writer);
-                    let (conn, info) = joined.tls_client(tls_config, name).await.map_err(|e| gone(format!("TLS: {e}")))?;
+                    let (conn, info) = joined
+                        .tls_client(tls_config, name)
+                        .await
+                        .map_err(|e| gone(format!("TLS: {e}")))?;
                     (reader, writer) = conn.split();
-                    machine.tls_established(info.peer_certificates.first().and_then(tls::server_end_point));
+                    machine.tls_established(
+                        info.peer_certificates
+                            .first()
+                            .and_then(tls::server_end_point),
+                    );
                 }
                 UpstreamOutput::DeriveKeys(work) => {
                     let keys = engine::offload(move || work.run()).await;
@@ -348,7 +517,11 @@ async fn one_login(
         }
         match reader.recv().await {
             Ok(bytes) => machine.handle_input(bytes),
-            Err(end) => return Err(LoginFault::Unreachable(format!("connection lost during the login: {end}"))),
+            Err(end) => {
+                return Err(LoginFault::Unreachable(format!(
+                    "connection lost during the login: {end}"
+                )));
+            }
         }
     }
 }
@@ -364,15 +537,24 @@ fn open(
     places: Places,
 ) -> (Rc<PgSession>, Reader, Reader, Places) {
     let limits = &entered.live.config.limits;
-    let facts = policy_facts(&entered.principal, &entered.target.name, &entered.database, &entered.account);
+    let facts = policy_facts(
+        &entered.principal,
+        &entered.target.name,
+        &entered.database,
+        &entered.account,
+    );
     let mut gate = SqlGate::new(entered.live.policy.clone(), entered.role.clone(), facts);
     let mut shown = Vec::new();
     for (name, value) in &ready.parameters {
         gate.parameter_status(name, value);
         shown.push((name.clone(), login::masked_frame(shard, value)));
     }
-    let encoding_is_utf8 =
-        ready.parameters.iter().rev().find(|(n, _)| n.as_ref() == b"client_encoding").is_some_and(|(_, v)| v.as_ref() == b"UTF8");
+    let encoding_is_utf8 = ready
+        .parameters
+        .iter()
+        .rev()
+        .find(|(n, _)| n.as_ref() == b"client_encoding")
+        .is_some_and(|(_, v)| v.as_ref() == b"UTF8");
     let mut seed = [0u8; 16];
     engine::fill_random(&mut seed);
     let mut config = SessionConfig::new(entered.id.to_string(), seed);
@@ -385,9 +567,21 @@ fn open(
     config.client_encoding_utf8 = encoding_is_utf8;
     config.transaction_status = ready.status;
 
-    let key_bytes = if entered.protocol >= ProtocolVersion::V3_2 { KEY_BYTES_3_2 } else { KEY_BYTES_3_0 };
-    let cancel_target = CancelTarget { session: entered.id, shard: engine::this_shard() };
-    let registered = shard.shared.cancels.register(ready.process_id, key_bytes, cancel_target, engine::fill_random);
+    let key_bytes = if entered.protocol >= ProtocolVersion::V3_2 {
+        KEY_BYTES_3_2
+    } else {
+        KEY_BYTES_3_0
+    };
+    let cancel_target = CancelTarget {
+        session: entered.id,
+        shard: engine::this_shard(),
+    };
+    let registered = shard.shared.cancels.register(
+        ready.process_id,
+        key_bytes,
+        cancel_target,
+        engine::fill_random,
+    );
     let pairs = shown.iter().map(|(n, v)| (n.as_ref(), v.as_ref()));
     match welcome(pairs, ready.process_id, registered.key(), ready.status) {
         Ok(frames) => {
@@ -396,7 +590,9 @@ fn open(
             }
             entered.writer.queue(frames);
         }
-        Err(error) => tracing::error!(session_id = %entered.id, %error, "welcome cannot be written"),
+        Err(error) => {
+            tracing::error!(session_id = %entered.id, %error, "welcome cannot be written")
+        }
     }
     tracing::info!(
         session_id = %entered.id,
@@ -425,15 +621,29 @@ fn open(
         cancel_key: registered,
         canceller,
     };
-    (PgSession::new(shard.clone(), parts), entered.reader, up_reader, places)
+    (
+        PgSession::new(shard.clone(), parts),
+        entered.reader,
+        up_reader,
+        places,
+    )
 }
 
 /// Sends the target's own cancel key on a connection of its own, with TLS
 /// where the session has it.
-fn canceller(shard: &Rc<Shard>, entered: &Entered, address: SocketAddr, ready: &UpstreamReady) -> Box<dyn Fn()> {
-    let request = postgres::cancel::CancelRequest { process_id: ready.process_id, secret_key: ready.secret_key.clone() };
+fn canceller(
+    shard: &Rc<Shard>,
+    entered: &Entered,
+    address: SocketAddr,
+    ready: &UpstreamReady,
+) -> Box<dyn Fn()> {
+    let request = postgres::cancel::CancelRequest {
+        process_id: ready.process_id,
+        secret_key: ready.secret_key.clone(),
+    };
     let target = entered.target.clone();
-    let tls_config: Option<Arc<rustls::ClientConfig>> = entered.live.target_tls.get(&target.name).cloned();
+    let tls_config: Option<Arc<rustls::ClientConfig>> =
+        entered.live.target_tls.get(&target.name).cloned();
     let _ = shard;
     Box::new(move || {
         if request.secret_key.is_empty() {
@@ -443,7 +653,11 @@ fn canceller(shard: &Rc<Shard>, entered: &Entered, address: SocketAddr, ready: &
         let (target, tls_config) = (target.clone(), tls_config.clone());
         engine::spawn(async move {
             let until = engine::now().after(target.connect);
-            let sent = engine::deadline(until, send_cancel(&target, tls_config, address, frame, until)).await;
+            let sent = engine::deadline(
+                until,
+                send_cancel(&target, tls_config, address, frame, until),
+            )
+            .await;
             if !matches!(sent, Ok(Some(()))) {
                 tracing::warn!(target = %target.name, "cancel request did not reach the target");
             }

@@ -39,14 +39,22 @@ pub fn unit(unit: &Unit) -> [u8; 32] {
             d = Digest::new("query");
             d.part(text);
         }
-        Unit::Parse { name, text, parameter_types } => {
+        Unit::Parse {
+            name,
+            text,
+            parameter_types,
+        } => {
             d = Digest::new("parse");
             d.part(name).part(text);
             for oid in parameter_types {
                 d.part(&oid.to_le_bytes());
             }
         }
-        Unit::Bind { portal, statement, values } => {
+        Unit::Bind {
+            portal,
+            statement,
+            values,
+        } => {
             d = Digest::new("bind");
             d.part(portal).part(statement);
             add_values(&mut d, values);
@@ -81,9 +89,18 @@ mod tests {
     #[test]
     fn moving_a_byte_between_parts_changes_the_digest() {
         let parse = |name: &'static [u8], text: &'static [u8]| {
-            unit(&Unit::Parse { name: Bytes::from_static(name), text: Bytes::from_static(text), parameter_types: vec![] })
+            unit(&Unit::Parse {
+                name: Bytes::from_static(name),
+                text: Bytes::from_static(text),
+                parameter_types: vec![],
+            })
         };
         assert_ne!(parse(b"a", b"bc"), parse(b"ab", b"c"));
-        assert_ne!(parse(b"", b"bc"), unit(&Unit::Query { text: Bytes::from_static(b"bc") }));
+        assert_ne!(
+            parse(b"", b"bc"),
+            unit(&Unit::Query {
+                text: Bytes::from_static(b"bc")
+            })
+        );
     }
 }

@@ -26,13 +26,22 @@ enum Waited {
 }
 
 /// Holds `unit` until it is answered, and says what becomes of it.
-pub(super) async fn wait(session: &Rc<PgSession>, id: UnitId, unit: &Unit, decision: &Decision) -> Verdict {
+pub(super) async fn wait(
+    session: &Rc<PgSession>,
+    id: UnitId,
+    unit: &Unit,
+    decision: &Decision,
+) -> Verdict {
     let label = session.id.to_string();
     let metrics = session.shard.metrics.clone();
     metrics.requests_held.add(1);
     let spec = decision.approval.as_deref().cloned().unwrap_or_default();
     let in_transaction = session.state.borrow().machine.transaction_status() != b'I';
-    let wait_s = u64::from(if in_transaction { spec.in_transaction_wait_s } else { spec.wait_s });
+    let wait_s = u64::from(if in_transaction {
+        spec.in_transaction_wait_s
+    } else {
+        spec.wait_s
+    });
     let deadline = engine::now().after(Duration::from_secs(wait_s));
     let request = request(session, unit, decision, in_transaction, wait_s);
     let Some(request) = request else {
@@ -42,11 +51,20 @@ pub(super) async fn wait(session: &Rc<PgSession>, id: UnitId, unit: &Unit, decis
     session.hold_end.set(None);
     session.held.set(true);
     let (answer_to, answer) = engine::reply::<HoldAnswer>();
-    let ticket = session.shard.shared.control.hold(request, Box::new(move |a| answer_to.send(a)));
+    let ticket = session
+        .shard
+        .shared
+        .control
+        .hold(request, Box::new(move |a| answer_to.send(a)));
     let approval = ticket.approval_id();
     record(session, id, &approval, ApprovalState::Requested, "", "").await;
     session.state.borrow_mut().machine.park();
-    session.notify_agent(refusal::held_notice(&decision.rule, &approval, &label, wait_s));
+    session.notify_agent(refusal::held_notice(
+        &decision.rule,
+        &approval,
+        &label,
+        wait_s,
+    ));
     tracing::info!(session_id = %session.id, approval_id = %approval, rule = %decision.rule, "request held");
 
     let waited = first(answer, session, deadline).await;
@@ -55,19 +73,47 @@ pub(super) async fn wait(session: &Rc<PgSession>, id: UnitId, unit: &Unit, decis
         Waited::Answer(answer) => {
             drop(ticket);
             match answer.unwrap_or(HoldAnswer::Unavailable { why: "no answer" }) {
-                HoldAnswer::Granted { approval_id, by, reason } => {
+                HoldAnswer::Granted {
+                    approval_id,
+                    by,
+                    reason,
+                } => {
                     // Spent already; if this cannot be recorded it must not run.
-                    record(session, id, &approval_id, ApprovalState::Granted, &by, &reason).await;
-                    let spent = record(session, id, &approval_id, ApprovalState::Spent, &by, "").await;
-                    let ruled = Body::Decision { unit: id.0, ruling: ruling(decision, Some(approval_id)) };
+                    record(
+                        session,
+                        id,
+                        &approval_id,
+                        ApprovalState::Granted,
+                        &by,
+                        &reason,
+                    )
+                    .await;
+                    let spent =
+                        record(session, id, &approval_id, ApprovalState::Spent, &by, "").await;
+                    let ruled = Body::Decision {
+                        unit: id.0,
+                        ruling: ruling(decision, Some(approval_id)),
+                    };
                     if !spent || !append(session, &ruled).await {
                         return Verdict::Refuse(refusal::not_recorded(&label));
                     }
                     metrics.requests_approved.add(1);
                     return Verdict::Forward;
                 }
-                HoldAnswer::Denied { approval_id, by, reason } => {
-                    record(session, id, &approval_id, ApprovalState::Denied, &by, &reason).await;
+                HoldAnswer::Denied {
+                    approval_id,
+                    by,
+                    reason,
+                } => {
+                    record(
+                        session,
+                        id,
+                        &approval_id,
+                        ApprovalState::Denied,
+                        &by,
+                        &reason,
+                    )
+                    .await;
                     HoldEnd::Denied { by, reason }
                 }
                 HoldAnswer::Expired { approval_id, .. } => {
@@ -91,7 +137,11 @@ pub(super) async fn wait(session: &Rc<PgSession>, id: UnitId, unit: &Unit, decis
             // Where an answer was already under way its grant is lost: the
             // agent has been told no, and no it stays.
             ticket.abandon(reason);
-            let state = if end == HoldEnd::TimedOut { ApprovalState::Expired } else { ApprovalState::Abandoned };
+            let state = if end == HoldEnd::TimedOut {
+                ApprovalState::Expired
+            } else {
+                ApprovalState::Abandoned
+            };
             record(session, id, &approval, state, "", "").await;
             end
         }
@@ -102,16 +152,34 @@ pub(super) async fn wait(session: &Rc<PgSession>, id: UnitId, unit: &Unit, decis
 fn refuse(session: &Rc<PgSession>, end: &HoldEnd, decision: &Decision, approval: &str) -> Verdict {
     session.shard.metrics.requests_denied.add(1);
     session.state.borrow_mut().record.denied += 1;
-    Verdict::Refuse(refusal::not_approved(end, &decision.rule, approval, &session.id.to_string()))
+    Verdict::Refuse(refusal::not_approved(
+        end,
+        &decision.rule,
+        approval,
+        &session.id.to_string(),
+    ))
 }
 
 /// What the approver sees, and the digest that binds it. `None` where the
 /// statement is not known whole.
-fn request(session: &Rc<PgSession>, unit: &Unit, decision: &Decision, in_transaction: bool, wait_s: u64) -> Option<HoldRequest> {
+fn request(
+    session: &Rc<PgSession>,
+    unit: &Unit,
+    decision: &Decision,
+    in_transaction: bool,
+    wait_s: u64,
+) -> Option<HoldRequest> {
     let facts = &session.facts;
     let st = session.state.borrow();
     let mut d = Digest::new("portcullis hold 1");
-    for part in [&facts.principal.issuer, &facts.principal.subject, &facts.role, &facts.target, &facts.database, &facts.account] {
+    for part in [
+        &facts.principal.issuer,
+        &facts.principal.subject,
+        &facts.role,
+        &facts.target,
+        &facts.database,
+        &facts.account,
+    ] {
         d.part(part.as_bytes());
     }
     d.part(decision.policy_version.as_bytes());
@@ -125,7 +193,9 @@ fn request(session: &Rc<PgSession>, unit: &Unit, decision: &Decision, in_transac
             d.part(b"query").part(text);
             shown.extend_from_slice(text);
         }
-        Unit::Bind { statement, values, .. } => {
+        Unit::Bind {
+            statement, values, ..
+        } => {
             // The portal's name gives the request no meaning; the texts that
             // the statement's name may stand for do.
             let texts = st.gate.texts(statement);
@@ -142,7 +212,9 @@ fn request(session: &Rc<PgSession>, unit: &Unit, decision: &Decision, in_transac
             }
             digest::add_values(&mut d, values);
             match values {
-                BindValues::Read(read) => binds.extend(read.iter().map(|(_, v)| v.map(<[u8]>::to_vec))),
+                BindValues::Read(read) => {
+                    binds.extend(read.iter().map(|(_, v)| v.map(<[u8]>::to_vec)))
+                }
                 BindValues::Unread { .. } => return None,
             }
         }
@@ -150,7 +222,12 @@ fn request(session: &Rc<PgSession>, unit: &Unit, decision: &Decision, in_transac
     }
     let masker = session.shard.masker();
     let mut findings = masking::Findings::new();
-    let mut masked = |bytes: Vec<u8>| masker.borrow_mut().mask_value(&bytes, masking::Fill::Placeholder, &mut findings).unwrap_or(bytes);
+    let mut masked = |bytes: Vec<u8>| {
+        masker
+            .borrow_mut()
+            .mask_value(&bytes, masking::Fill::Placeholder, &mut findings)
+            .unwrap_or(bytes)
+    };
     let now_ms = engine::wall_clock_us() / 1000;
     Some(HoldRequest {
         digest: d.finish(),
@@ -193,15 +270,31 @@ async fn append(session: &Rc<PgSession>, body: &Body) -> bool {
 }
 
 /// Records a step of the approval, durably.
-async fn record(session: &Rc<PgSession>, id: UnitId, approval: &str, state: ApprovalState, by: &str, reason: &str) -> bool {
-    let body =
-        Body::Approval { unit: id.0, approval: approval.to_string(), state, by: by.to_string(), reason: reason.to_string() };
+async fn record(
+    session: &Rc<PgSession>,
+    id: UnitId,
+    approval: &str,
+    state: ApprovalState,
+    by: &str,
+    reason: &str,
+) -> bool {
+    let body = Body::Approval {
+        unit: id.0,
+        approval: approval.to_string(),
+        state,
+        by: by.to_string(),
+        reason: reason.to_string(),
+    };
     append(session, &body).await
 }
 
 /// The first of: an answer, an end of the wait, the deadline. An answer that
 /// has come wins over the others, since its grant is spent.
-async fn first(answer: engine::Reply<HoldAnswer>, session: &Rc<PgSession>, deadline: engine::Time) -> Waited {
+async fn first(
+    answer: engine::Reply<HoldAnswer>,
+    session: &Rc<PgSession>,
+    deadline: engine::Time,
+) -> Waited {
     let mut answer = pin!(answer);
     let mut timer = pin!(engine::sleep_until(deadline));
     let mut ends = Box::pin(session.hold_ends.notified());
@@ -218,7 +311,10 @@ async fn first(answer: engine::Reply<HoldAnswer>, session: &Rc<PgSession>, deadl
             }
             ends = Box::pin(session.hold_ends.notified());
         }
-        timer.as_mut().poll(cx).map(|()| Waited::Ended(HoldEnd::TimedOut))
+        timer
+            .as_mut()
+            .poll(cx)
+            .map(|()| Waited::Ended(HoldEnd::TimedOut))
     })
     .await
 }

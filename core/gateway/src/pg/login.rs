@@ -12,9 +12,11 @@ use bytes::{Bytes, BytesMut};
 use engine::{Conn, Reader, TlsInfo, Writer};
 use identity::{IdentityError, Principal};
 use policy::RoleRef;
-use postgres::login::downstream::{DownstreamConfig, DownstreamLogin, DownstreamOutput, OauthConfig, TlsFacts, TlsPolicy};
-use postgres::startup::{ProtocolVersion, Replication, StartupMessage};
 use postgres::Refusal;
+use postgres::login::downstream::{
+    DownstreamConfig, DownstreamLogin, DownstreamOutput, OauthConfig, TlsFacts, TlsPolicy,
+};
+use postgres::startup::{ProtocolVersion, Replication, StartupMessage};
 use postgres::wire::backend::{ReportBuilder, Severity};
 use recorder::SessionId;
 use std::net::SocketAddr;
@@ -61,7 +63,13 @@ struct Route {
 }
 
 /// Runs the login. `None`: it is over (refused, cancelled, closed).
-pub async fn agent(shard: &Rc<Shard>, settings: &Listener, listener: usize, conn: Conn, source: SocketAddr) -> Option<Entered> {
+pub async fn agent(
+    shard: &Rc<Shard>,
+    settings: &Listener,
+    listener: usize,
+    conn: Conn,
+    source: SocketAddr,
+) -> Option<Entered> {
     let live = shard.shared.live.load_full();
     let id = SessionId::generate();
     let mut machine = DownstreamLogin::new(DownstreamConfig {
@@ -72,7 +80,10 @@ pub async fn agent(shard: &Rc<Shard>, settings: &Listener, listener: usize, conn
         },
         direct_tls: settings.tls != ListenerTls::Off,
         loopback: source.ip().is_loopback() && conn.local_addr().ip().is_loopback(),
-        oauth: settings.oauth.as_ref().map(|(issuer, scope)| OauthConfig { issuer_url: issuer.clone(), scope: scope.clone() }),
+        oauth: settings.oauth.as_ref().map(|(issuer, scope)| OauthConfig {
+            issuer_url: issuer.clone(),
+            scope: scope.clone(),
+        }),
         ..DownstreamConfig::default()
     });
     let (mut reader, mut writer) = conn.split();
@@ -86,12 +97,18 @@ pub async fn agent(shard: &Rc<Shard>, settings: &Listener, listener: usize, conn
                 DownstreamOutput::Write(bytes) => writer.queue(bytes),
                 DownstreamOutput::StartTls { received } => {
                     let config = live.listener_tls.get(listener).cloned().flatten()?;
-                    match Conn::from_parts(reader, writer).tls_server(config, received).await {
+                    match Conn::from_parts(reader, writer)
+                        .tls_server(config, received)
+                        .await
+                    {
                         Ok((conn, info)) => {
                             let facts = TlsFacts {
                                 alpn: info.alpn.clone(),
                                 server_name: info.server_name.clone(),
-                                client_certificate: info.peer_certificates.first().map(|c| c.to_vec()),
+                                client_certificate: info
+                                    .peer_certificates
+                                    .first()
+                                    .map(|c| c.to_vec()),
                             };
                             tls = Some(info);
                             (reader, writer) = conn.split();
@@ -120,7 +137,11 @@ pub async fn agent(shard: &Rc<Shard>, settings: &Listener, listener: usize, conn
                                 tracing::info!(%source, %error, "client certificate not used");
                             }
                             startup = Some(*message);
-                            let asked = if settings.oauth.is_some() { machine.ask_oauth() } else { machine.ask_password() };
+                            let asked = if settings.oauth.is_some() {
+                                machine.ask_oauth()
+                            } else {
+                                machine.ask_password()
+                            };
                             if let Err(error) = asked {
                                 tracing::info!(%source, %error, "login refused");
                             }
@@ -201,21 +222,40 @@ fn now_unix_s() -> u64 {
     engine::wall_clock_us() / 1_000_000
 }
 
-fn certificate_principal(shard: &Shard, tls: Option<&TlsInfo>) -> Option<Result<Principal, IdentityError>> {
+fn certificate_principal(
+    shard: &Shard,
+    tls: Option<&TlsInfo>,
+) -> Option<Result<Principal, IdentityError>> {
     let chain = &tls?.peer_certificates;
     if chain.is_empty() {
         return None;
     }
-    Some(shard.shared.verifier.load().verify_certificate(chain, now_unix_s()))
+    Some(
+        shard
+            .shared
+            .verifier
+            .load()
+            .verify_certificate(chain, now_unix_s()),
+    )
 }
 
 /// Verifies a token; where its issuer has no such key, the keys are fetched
 /// anew once, for all who wait.
 async fn token_principal(shard: &Rc<Shard>, token: &[u8]) -> Result<Principal, IdentityError> {
-    let verified = shard.shared.verifier.load().verify_token(token, now_unix_s());
+    let verified = shard
+        .shared
+        .verifier
+        .load()
+        .verify_token(token, now_unix_s());
     match verified {
-        Err(IdentityError::UnknownKey { issuer }) if crate::serve::keys::refresh(shard, &issuer).await => {
-            shard.shared.verifier.load().verify_token(token, now_unix_s())
+        Err(IdentityError::UnknownKey { issuer })
+            if crate::serve::keys::refresh(shard, &issuer).await =>
+        {
+            shard
+                .shared
+                .verifier
+                .load()
+                .verify_token(token, now_unix_s())
         }
         other => other,
     }
@@ -238,13 +278,19 @@ fn authorise(
     let closed = || refusal::no_access(&asked, &label);
     let route = route(live, settings, tls, &asked);
     let target = live.config.target(&route.target).ok_or_else(closed)?;
-    let role = live.policy.role_for(&principal.groups, &target.name).ok_or_else(closed)?;
+    let role = live
+        .policy
+        .role_for(&principal.groups, &target.name)
+        .ok_or_else(closed)?;
     let extras = live.config.role(role.name()).ok_or_else(closed)?;
     let matches = |globs: &[String], name: &str| globs.iter().any(|g| glob_matches(g, name));
     let database = match route.database {
         Some(named) if matches(&target.databases, &named) => named,
         Some(_) => return Err(closed()),
-        None => target.database.clone().unwrap_or_else(|| target.name.clone()),
+        None => target
+            .database
+            .clone()
+            .unwrap_or_else(|| target.name.clone()),
     };
     let account = match &target.account {
         Account::Fixed(name) => name.clone(),
@@ -252,9 +298,11 @@ fn authorise(
         Account::FromAgent => return Err(closed()),
     };
     if startup.replication != Replication::No {
-        return Err(Refusal::new(b"42501", "replication connections are not allowed here")
-            .with_detail(format!("action=deny rule=\"replication\" session={label}"))
-            .with_hint("Connect without the start-up parameter `replication`."));
+        return Err(
+            Refusal::new(b"42501", "replication connections are not allowed here")
+                .with_detail(format!("action=deny rule=\"replication\" session={label}"))
+                .with_hint("Connect without the start-up parameter `replication`."),
+        );
     }
     settings_allowed(live, &role, principal, target, startup, &label)?;
     let _ = shard;
@@ -263,20 +311,34 @@ fn authorise(
 
 fn route(live: &Live, settings: &Listener, tls: Option<&TlsInfo>, asked: &str) -> Route {
     if let Some(target) = &settings.target {
-        return Route { target: target.clone(), database: Some(asked.to_string()) };
+        return Route {
+            target: target.clone(),
+            database: Some(asked.to_string()),
+        };
     }
     let (first, rest) = match asked.split_once('/') {
         Some((target, database)) => (target, Some(database.to_string())),
         None => (asked, None),
     };
     if live.config.target(first).is_some() {
-        return Route { target: first.to_string(), database: rest };
+        return Route {
+            target: first.to_string(),
+            database: rest,
+        };
     }
     // By the name of the host the agent connected to: `TARGET.gateway.example`.
-    let label = tls.and_then(|t| t.server_name.as_deref()).and_then(|n| n.split('.').next());
+    let label = tls
+        .and_then(|t| t.server_name.as_deref())
+        .and_then(|n| n.split('.').next());
     match label.filter(|l| live.config.target(l).is_some()) {
-        Some(target) => Route { target: target.to_string(), database: Some(asked.to_string()) },
-        None => Route { target: first.to_string(), database: rest },
+        Some(target) => Route {
+            target: target.to_string(),
+            database: Some(asked.to_string()),
+        },
+        None => Route {
+            target: first.to_string(),
+            database: rest,
+        },
     }
 }
 
@@ -308,7 +370,9 @@ fn settings_allowed(
     }
     let no = |what: &str| {
         Refusal::new(b"42501", format!("start-up setting refused: {what}"))
-            .with_detail(format!("action=deny rule=\"startup_setting\" session={label}"))
+            .with_detail(format!(
+                "action=deny rule=\"startup_setting\" session={label}"
+            ))
             .with_hint("Connect without it, or ask for a rule that allows the SET it stands for.")
     };
     if !startup.options.unread.is_empty() {
@@ -368,16 +432,25 @@ pub fn parameters(startup: &StartupMessage) -> Vec<(Bytes, Bytes)> {
 pub fn masked_frame(shard: &Shard, frame: &[u8]) -> Bytes {
     let masker = shard.masker();
     let mut findings = masking::Findings::new();
-    let masked = masker.borrow_mut().mask_value(frame, masking::Fill::SameLength, &mut findings);
-    masked.map_or_else(|| Bytes::copy_from_slice(frame), |m| BytesMut::from(m.as_slice()).freeze())
+    let masked = masker
+        .borrow_mut()
+        .mask_value(frame, masking::Fill::SameLength, &mut findings);
+    masked.map_or_else(
+        || Bytes::copy_from_slice(frame),
+        |m| BytesMut::from(m.as_slice()).freeze(),
+    )
 }
 
 /// Whether `name` fits a pattern with `*` for any run of characters.
 fn glob_matches(pattern: &str, name: &str) -> bool {
     let mut parts = pattern.split('*');
-    let Some(mut rest) = parts.next().and_then(|first| name.strip_prefix(first)) else { return false };
+    let Some(mut rest) = parts.next().and_then(|first| name.strip_prefix(first)) else {
+        return false;
+    };
     let mut parts: Vec<&str> = parts.collect();
-    let Some(last) = parts.pop() else { return rest.is_empty() };
+    let Some(last) = parts.pop() else {
+        return rest.is_empty();
+    };
     for part in parts {
         match rest.find(part) {
             Some(at) => rest = &rest[at + part.len()..],

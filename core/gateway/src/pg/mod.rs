@@ -28,11 +28,16 @@ use std::sync::atomic::Ordering;
 pub async fn serve(shard: Rc<Shard>, listener: usize, mut conn: Conn, peer: SocketAddr) {
     shard.metrics.connections.add(1);
     let live = shard.shared.live.load_full();
-    let Some(settings) = live.config.listeners.get(listener) else { return };
+    let Some(settings) = live.config.listeners.get(listener) else {
+        return;
+    };
     let gateway = &live.config.gateway;
     let until = engine::now().after(gateway.login);
     let mut source = peer;
-    if settings.proxy_protocol_from.contains(&peer.ip().to_canonical()) {
+    if settings
+        .proxy_protocol_from
+        .contains(&peer.ip().to_canonical())
+    {
         match engine::deadline(until, named_source(conn)).await {
             Ok(Ok((rest, named))) => {
                 conn = rest;
@@ -65,7 +70,16 @@ pub async fn serve(shard: Rc<Shard>, listener: usize, mut conn: Conn, peer: Sock
             return refuse_early(conn, b"53300", "too many connections").await;
         }
     };
-    login_and_run(shard.clone(), settings, listener, conn, source, admitted, until).await;
+    login_and_run(
+        shard.clone(),
+        settings,
+        listener,
+        conn,
+        source,
+        admitted,
+        until,
+    )
+    .await;
 }
 
 async fn login_and_run(
@@ -77,7 +91,12 @@ async fn login_and_run(
     mut admitted: Admitted,
     until: engine::Time,
 ) {
-    let entered = match engine::deadline(until, login::agent(&shard, settings, listener, conn, source)).await {
+    let entered = match engine::deadline(
+        until,
+        login::agent(&shard, settings, listener, conn, source),
+    )
+    .await
+    {
         Ok(Some(entered)) => entered,
         Ok(None) => return,
         Err(_) => {

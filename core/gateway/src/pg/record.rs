@@ -123,7 +123,9 @@ impl SessionRecord {
             return (bytes[..cut].to_vec(), cut < bytes.len());
         } else {
             let mut findings = masking::Findings::new();
-            masker.mask_value(bytes, masking::Fill::Placeholder, &mut findings).unwrap_or_else(|| bytes.to_vec())
+            masker
+                .mask_value(bytes, masking::Fill::Placeholder, &mut findings)
+                .unwrap_or_else(|| bytes.to_vec())
         };
         let truncated = out.len() > max;
         out.truncate(max);
@@ -131,12 +133,20 @@ impl SessionRecord {
     }
 
     /// The record of a request; with its decision where it was made at once.
-    pub fn request(&mut self, id: UnitId, unit: &Unit, digest: [u8; 32], decision: Option<Ruling>) -> Body {
+    pub fn request(
+        &mut self,
+        id: UnitId,
+        unit: &Unit,
+        digest: [u8; 32],
+        decision: Option<Ruling>,
+    ) -> Body {
         self.requests += 1;
         let (kind, name, text): (&str, &[u8], &[u8]) = match unit {
             Unit::Query { text } => ("query", b"", text),
             Unit::Parse { name, text, .. } => ("parse", name, text),
-            Unit::Bind { portal, statement, .. } => {
+            Unit::Bind {
+                portal, statement, ..
+            } => {
                 if self.portals.len() < PORTALS_MAX || self.portals.contains_key(portal) {
                     self.portals.insert(own(portal), id.0);
                 }
@@ -148,7 +158,10 @@ impl SessionRecord {
         };
         let (text_masked, mut truncated) = self.masked(text, self.text_bytes_max);
         let binds_masked = match unit {
-            Unit::Bind { values, .. } | Unit::FunctionCall { arguments: values, .. } => self.binds(values, &mut truncated),
+            Unit::Bind { values, .. }
+            | Unit::FunctionCall {
+                arguments: values, ..
+            } => self.binds(values, &mut truncated),
             _ => Vec::new(),
         };
         Body::Request {
@@ -220,22 +233,47 @@ impl SessionRecord {
         let code = match outcome {
             // ParseComplete, BindComplete and the like: nothing that the
             // request's own record does not say.
-            Outcome::Completed { tag } if tag.is_empty() && !is_execute && self.rows.is_empty() && masked.is_empty() => return,
-            Outcome::Completed { tag } => OutcomeCode::Completed { tag: String::from_utf8_lossy(tag).into_owned() },
-            Outcome::Failed { sqlstate, .. } => OutcomeCode::Failed { sqlstate: String::from_utf8_lossy(sqlstate).into_owned() },
-            Outcome::Refused { sqlstate } => OutcomeCode::Refused { sqlstate: String::from_utf8_lossy(sqlstate).into_owned() },
+            Outcome::Completed { tag }
+                if tag.is_empty() && !is_execute && self.rows.is_empty() && masked.is_empty() =>
+            {
+                return;
+            }
+            Outcome::Completed { tag } => OutcomeCode::Completed {
+                tag: String::from_utf8_lossy(tag).into_owned(),
+            },
+            Outcome::Failed { sqlstate, .. } => OutcomeCode::Failed {
+                sqlstate: String::from_utf8_lossy(sqlstate).into_owned(),
+            },
+            Outcome::Refused { sqlstate } => OutcomeCode::Refused {
+                sqlstate: String::from_utf8_lossy(sqlstate).into_owned(),
+            },
             Outcome::Skipped => OutcomeCode::Skipped,
             Outcome::Suspended => OutcomeCode::Suspended,
         };
         let rows = match &code {
-            OutcomeCode::Completed { tag } => tag.rsplit(' ').next().and_then(|n| n.parse().ok()).unwrap_or(0),
+            OutcomeCode::Completed { tag } => tag
+                .rsplit(' ')
+                .next()
+                .and_then(|n| n.parse().ok())
+                .unwrap_or(0),
             _ => 0,
         };
         let bytes = self.bytes_down - self.bytes_down_last;
         self.bytes_down_last = self.bytes_down;
         let data_masked = std::mem::take(&mut self.rows).to_vec();
         let truncated = std::mem::take(&mut self.rows_truncated);
-        self.append(Body::Outcome { unit, outcome: code, rows, bytes, masked, data_masked, truncated }, false);
+        self.append(
+            Body::Outcome {
+                unit,
+                outcome: code,
+                rows,
+                bytes,
+                masked,
+                data_masked,
+                truncated,
+            },
+            false,
+        );
     }
 }
 
@@ -257,7 +295,11 @@ pub fn ruling(decision: &Decision, approval: Option<String>) -> Ruling {
         reason: if decision.alerts.is_empty() {
             decision.reason.to_string()
         } else {
-            format!("{} (alerts: {})", decision.reason, decision.alerts.join(", "))
+            format!(
+                "{} (alerts: {})",
+                decision.reason,
+                decision.alerts.join(", ")
+            )
         },
         policy_version: decision.policy_version.to_string(),
         approval,

@@ -29,7 +29,15 @@ fn sqlstate(text: &str) -> [u8; 5] {
 
 /// `"` and `\` would end a quoted value early.
 fn quoted(text: &str) -> String {
-    text.chars().map(|c| if c == '"' || c == '\\' || c.is_control() { '\'' } else { c }).collect()
+    text.chars()
+        .map(|c| {
+            if c == '"' || c == '\\' || c.is_control() {
+                '\''
+            } else {
+                c
+            }
+        })
+        .collect()
 }
 
 /// A rule, the default, or a check of the gate denied the request.
@@ -73,18 +81,46 @@ pub enum HoldEnd {
 
 /// A held request that will not run.
 pub fn not_approved(end: &HoldEnd, rule: &str, approval: &str, session: &str) -> Refusal {
-    let again = format!("Send the same statement again to wait for the same approval ({approval}).");
+    let again =
+        format!("Send the same statement again to wait for the same approval ({approval}).");
     let (state, code, message, hint) = match end {
         HoldEnd::Denied { by, reason } => {
-            let why = if reason.is_empty() { String::new() } else { format!(": {}", quoted(reason)) };
-            ("denied", "42501", format!("not approved by {}{why}", quoted(by)), "The session goes on; send another statement.".to_string())
+            let why = if reason.is_empty() {
+                String::new()
+            } else {
+                format!(": {}", quoted(reason))
+            };
+            (
+                "denied",
+                "42501",
+                format!("not approved by {}{why}", quoted(by)),
+                "The session goes on; send another statement.".to_string(),
+            )
         }
-        HoldEnd::TimedOut => ("timeout", "57014", "nobody approved the statement in time".to_string(), again),
-        HoldEnd::Cancelled => ("cancelled", "57014", "canceling statement due to user request".to_string(), again),
-        HoldEnd::Stopping => ("stopping", "57P01", "the gateway is stopping; the statement was not run".to_string(), again),
-        HoldEnd::CoolingDown => {
-            ("cooling_down", "42501", "the same statement was denied a moment ago".to_string(), "Change the statement or wait.".to_string())
-        }
+        HoldEnd::TimedOut => (
+            "timeout",
+            "57014",
+            "nobody approved the statement in time".to_string(),
+            again,
+        ),
+        HoldEnd::Cancelled => (
+            "cancelled",
+            "57014",
+            "canceling statement due to user request".to_string(),
+            again,
+        ),
+        HoldEnd::Stopping => (
+            "stopping",
+            "57P01",
+            "the gateway is stopping; the statement was not run".to_string(),
+            again,
+        ),
+        HoldEnd::CoolingDown => (
+            "cooling_down",
+            "42501",
+            "the same statement was denied a moment ago".to_string(),
+            "Change the statement or wait.".to_string(),
+        ),
         HoldEnd::CapReached => (
             "cap_reached",
             "53400",
@@ -99,7 +135,10 @@ pub fn not_approved(end: &HoldEnd, rule: &str, approval: &str, session: &str) ->
         ),
     };
     Refusal::new(&sqlstate(code), message)
-        .with_detail(format!("action=approve state={state} rule=\"{}\" approval={approval} session={session}", quoted(rule)))
+        .with_detail(format!(
+            "action=approve state={state} rule=\"{}\" approval={approval} session={session}",
+            quoted(rule)
+        ))
         .with_hint(hint)
 }
 
@@ -113,9 +152,14 @@ pub fn carries_mask(session: &str) -> Refusal {
 
 /// The record cannot be written, so nothing new may pass.
 pub fn not_recorded(session: &str) -> Refusal {
-    Refusal::new(b"58030", "the statement cannot be put on record and was not run")
-        .with_detail(format!("action=deny rule=\"recorder\" reason=\"the record cannot be written\" session={session}"))
-        .with_hint("Nothing passes unrecorded; the operators of the gateway have been told in its log.")
+    Refusal::new(
+        b"58030",
+        "the statement cannot be put on record and was not run",
+    )
+    .with_detail(format!(
+        "action=deny rule=\"recorder\" reason=\"the record cannot be written\" session={session}"
+    ))
+    .with_hint("Nothing passes unrecorded; the operators of the gateway have been told in its log.")
 }
 
 /// The text in the NOTICE of a held request.
@@ -132,7 +176,9 @@ pub fn held_notice(rule: &str, approval: &str, session: &str, wait_s: u64) -> Re
 
 /// The login failed: one answer for every kind of bad credential.
 pub fn login_failed() -> Refusal {
-    Refusal::new(b"28P01", "the token is not valid for this gateway").with_hint("The password is a token: of a configured issuer, or one made by `portcullis token`.")
+    Refusal::new(b"28P01", "the token is not valid for this gateway").with_hint(
+        "The password is a token: of a configured issuer, or one made by `portcullis token`.",
+    )
 }
 
 /// No role opens the target to this principal, or there is no such target:
@@ -162,19 +208,28 @@ mod tests {
     #[test]
     fn a_quote_in_a_reason_cannot_forge_a_detail_key() {
         let r = not_approved(
-            &HoldEnd::Denied { by: "eve".into(), reason: "x\" state=granted \\".into() },
+            &HoldEnd::Denied {
+                by: "eve".into(),
+                reason: "x\" state=granted \\".into(),
+            },
             "r\" rule=\"other",
             "ap_1",
             "s",
         );
-        assert_eq!(r.detail, "action=approve state=denied rule=\"r' rule='other\" approval=ap_1 session=s");
+        assert_eq!(
+            r.detail,
+            "action=approve state=denied rule=\"r' rule='other\" approval=ap_1 session=s"
+        );
         assert!(!r.message.contains('"'));
     }
 
     #[test]
     fn every_end_of_a_hold_has_a_state_and_a_next_step() {
         for end in [
-            HoldEnd::Denied { by: "b".into(), reason: String::new() },
+            HoldEnd::Denied {
+                by: "b".into(),
+                reason: String::new(),
+            },
             HoldEnd::TimedOut,
             HoldEnd::Cancelled,
             HoldEnd::Stopping,

@@ -24,7 +24,10 @@ use crate::serve::shard::Shard;
 use engine::{End, Notify, Reader, Task, Writer};
 use policy::{Action, Bind, Binds, Decision, SqlGate, Step};
 use postgres::Refusal;
-use postgres::session::{BindValues, CloseReason, Event, Outcome, Output, Session, SessionConfig, Side, Unit, UnitId, Verdict};
+use postgres::session::{
+    BindValues, CloseReason, Event, Outcome, Output, Session, SessionConfig, Side, Unit, UnitId,
+    Verdict,
+};
 use postgres::wire::frontend::Kind;
 use recorder::{Body, Fault, SessionId};
 use std::cell::{Cell, RefCell};
@@ -152,8 +155,15 @@ impl PgSession {
             let session = self.clone();
             engine::spawn(async move {
                 let now_s = engine::wall_clock_us() / 1_000_000;
-                engine::sleep_until(engine::now().after(std::time::Duration::from_secs(at_s.saturating_sub(now_s)))).await;
-                session.end_with(b"57P01", "the credential of this session has ended", "credential ended");
+                engine::sleep_until(
+                    engine::now().after(std::time::Duration::from_secs(at_s.saturating_sub(now_s))),
+                )
+                .await;
+                session.end_with(
+                    b"57P01",
+                    "the credential of this session has ended",
+                    "credential ended",
+                );
             })
         });
         let from_agent = engine::spawn(self.clone().pump(Side::Downstream, down));
@@ -211,7 +221,11 @@ impl PgSession {
                 moved.await;
             }
             if other.is_over_high_mark() && other.drained().await.is_err() {
-                self.lost(if side == Side::Downstream { Side::Upstream } else { Side::Downstream });
+                self.lost(if side == Side::Downstream {
+                    Side::Upstream
+                } else {
+                    Side::Downstream
+                });
                 return;
             }
             match reader.recv().await {
@@ -245,7 +259,9 @@ impl PgSession {
     /// Writes records that found the ring full.
     async fn flush_record(&self) {
         while self.state.borrow().record.is_waiting() {
-            let Some(body) = self.state.borrow_mut().record.next_waiting() else { return };
+            let Some(body) = self.state.borrow_mut().record.next_waiting() else {
+                return;
+            };
             if let Err(error) = self.shard.append_waiting(self.id, &body, false).await {
                 self.state.borrow_mut().record.waiting_failed(&error);
             }
@@ -264,12 +280,18 @@ impl PgSession {
             let output = self.state.borrow_mut().machine.poll_output();
             match output {
                 None => break,
-                Some(Output::Write { side: Side::Downstream, bytes }) => {
+                Some(Output::Write {
+                    side: Side::Downstream,
+                    bytes,
+                }) => {
                     self.state.borrow_mut().record.bytes_down += bytes.len() as u64;
                     self.shard.metrics.bytes_downstream.add(bytes.len() as u64);
                     self.down.queue(bytes);
                 }
-                Some(Output::Write { side: Side::Upstream, bytes }) => {
+                Some(Output::Write {
+                    side: Side::Upstream,
+                    bytes,
+                }) => {
                     self.state.borrow_mut().record.bytes_up += bytes.len() as u64;
                     self.shard.metrics.bytes_upstream.add(bytes.len() as u64);
                     self.up.queue(bytes);
@@ -296,11 +318,25 @@ impl PgSession {
             let cache = &mut self.shard.cache.borrow_mut();
             match &unit {
                 Unit::Query { text } => st.gate.query(id.0, text, cache),
-                Unit::Parse { name, text, parameter_types } => st.gate.parse(id.0, name, text, parameter_types, cache),
-                Unit::Bind { portal, statement, values } => match values.iter() {
+                Unit::Parse {
+                    name,
+                    text,
+                    parameter_types,
+                } => st.gate.parse(id.0, name, text, parameter_types, cache),
+                Unit::Bind {
+                    portal,
+                    statement,
+                    values,
+                } => match values.iter() {
                     Some(list) if st.gate.reads_binds() => {
-                        let binds: Vec<Bind<'_>> = list.map(|(format, value)| Bind { binary: format == 1, value }).collect();
-                        st.gate.bind(id.0, portal, statement, Binds::Values(&binds), cache)
+                        let binds: Vec<Bind<'_>> = list
+                            .map(|(format, value)| Bind {
+                                binary: format == 1,
+                                value,
+                            })
+                            .collect();
+                        st.gate
+                            .bind(id.0, portal, statement, Binds::Values(&binds), cache)
                     }
                     _ => st.gate.bind(id.0, portal, statement, Binds::Unread, cache),
                 },
@@ -347,7 +383,12 @@ impl PgSession {
                 self.give(&mut st, id, Verdict::Forward);
                 return;
             }
-            let body = st.record.request(id, &unit, digest::unit(&unit), Some(ruling(&decision, None)));
+            let body = st.record.request(
+                id,
+                &unit,
+                digest::unit(&unit),
+                Some(ruling(&decision, None)),
+            );
             if st.record.append(body, false).is_some() {
                 self.give(&mut st, id, Verdict::Forward);
                 return;
@@ -379,9 +420,14 @@ impl PgSession {
         let mut masker = masker.borrow_mut();
         match unit {
             Unit::Query { text } | Unit::Parse { text, .. } => masker.contains_mask(text),
-            Unit::Bind { values: BindValues::Read(read), .. } | Unit::FunctionCall { arguments: BindValues::Read(read), .. } => {
-                masker.contains_mask(read.raw())
+            Unit::Bind {
+                values: BindValues::Read(read),
+                ..
             }
+            | Unit::FunctionCall {
+                arguments: BindValues::Read(read),
+                ..
+            } => masker.contains_mask(read.raw()),
             _ => false,
         }
     }
@@ -390,7 +436,9 @@ impl PgSession {
     /// are on disk before anything happens.
     async fn carry_out(self: Rc<Self>, id: UnitId, unit: Unit, mut decision: Decision) {
         let label = self.id.to_string();
-        let mask_refusal = self.carries_mask(&unit).then(|| refusal::carries_mask(&label));
+        let mask_refusal = self
+            .carries_mask(&unit)
+            .then(|| refusal::carries_mask(&label));
         if mask_refusal.is_some() {
             decision.action = Action::Deny;
             decision.rule = "carries_mask".into();
@@ -398,9 +446,14 @@ impl PgSession {
         }
         let exact = digest::unit(&unit);
         let at_once = (decision.action != Action::Approve).then(|| ruling(&decision, None));
-        let body = self.state.borrow_mut().record.request(id, &unit, exact, at_once);
+        let body = self
+            .state
+            .borrow_mut()
+            .record
+            .request(id, &unit, exact, at_once);
         self.flush_record().await;
-        let durable = decision.action != Action::Allow || self.facts.recording == RecordingMode::Requests;
+        let durable =
+            decision.action != Action::Allow || self.facts.recording == RecordingMode::Requests;
         let on_record = match self.shard.append_waiting(self.id, &body, durable).await {
             Ok(sequence) if durable => self.shard.durable(sequence).await,
             Ok(_) => true,
@@ -451,12 +504,28 @@ impl PgSession {
                 }
                 _ => {}
             },
-            Event::Refused { id, tag, bytes, sqlstate } => {
+            Event::Refused {
+                id,
+                tag,
+                bytes,
+                sqlstate,
+            } => {
                 st.record.denied += 1;
                 self.shard.metrics.requests_denied.add(1);
                 let code = String::from_utf8_lossy(&sqlstate).into_owned();
-                let text = format!("message of type {} with {bytes} bytes refused by a limit of the session", char::from(tag).escape_default());
-                st.record.append(Body::Error { unit: id.0, fault: Fault::Agent, code, text_masked: text.into_bytes() }, true);
+                let text = format!(
+                    "message of type {} with {bytes} bytes refused by a limit of the session",
+                    char::from(tag).escape_default()
+                );
+                st.record.append(
+                    Body::Error {
+                        unit: id.0,
+                        fault: Fault::Agent,
+                        code,
+                        text_masked: text.into_bytes(),
+                    },
+                    true,
+                );
             }
             Event::Answered { id, outcome } => {
                 let gate_outcome = match outcome {
@@ -468,13 +537,30 @@ impl PgSession {
                 let masked = st.machine.content_mut().take_findings();
                 st.record.answered(id, &outcome, masked);
             }
-            Event::Rows { frames, truncated, .. } => st.record.rows(&frames, truncated),
-            Event::CopyInData { id, frames, truncated } => {
+            Event::Rows {
+                frames, truncated, ..
+            } => st.record.rows(&frames, truncated),
+            Event::CopyInData {
+                id,
+                frames,
+                truncated,
+            } => {
                 let masker = self.shard.masker();
                 let mut findings = masking::Findings::new();
-                let masked = masker.borrow_mut().mask_value(&frames, masking::Fill::SameLength, &mut findings);
+                let masked = masker.borrow_mut().mask_value(
+                    &frames,
+                    masking::Fill::SameLength,
+                    &mut findings,
+                );
                 let data_masked = masked.unwrap_or_else(|| frames.to_vec());
-                st.record.append(Body::CopyIn { unit: id.0, data_masked, truncated }, false);
+                st.record.append(
+                    Body::CopyIn {
+                        unit: id.0,
+                        data_masked,
+                        truncated,
+                    },
+                    false,
+                );
             }
             Event::CopyStarted { .. } | Event::CopyEnded { .. } => {}
             Event::ReadyForQuery { status } => {
@@ -486,10 +572,22 @@ impl PgSession {
             Event::ParameterStatus { name, value } => st.gate.parameter_status(&name, &value),
             Event::Notice { frame } => {
                 let (sqlstate, text) = notice_text(&frame);
-                st.record.append(Body::Notice { unit: 0, sqlstate, text_masked: text }, false);
+                st.record.append(
+                    Body::Notice {
+                        unit: 0,
+                        sqlstate,
+                        text_masked: text,
+                    },
+                    false,
+                );
             }
-            Event::Notification { channel, payload, .. } => {
-                let body = Body::Notification { channel_masked: channel.to_vec(), payload_masked: payload.to_vec() };
+            Event::Notification {
+                channel, payload, ..
+            } => {
+                let body = Body::Notification {
+                    channel_masked: channel.to_vec(),
+                    payload_masked: payload.to_vec(),
+                };
                 st.record.append(body, false);
             }
             Event::Masked { values, .. } => self.shard.metrics.values_masked.add(values),
@@ -530,7 +628,8 @@ impl PgSession {
             if st.end_reason.is_empty() {
                 st.end_reason = reason.to_string();
             }
-            let refusal = Refusal::new(sqlstate, message).with_detail(format!("session={}", self.id));
+            let refusal =
+                Refusal::new(sqlstate, message).with_detail(format!("session={}", self.id));
             st.machine.end(&refusal);
         }
         self.drive();
@@ -545,20 +644,37 @@ impl PgSession {
     /// A cancel request with this session's key came from `source`.
     pub fn cancel(self: &Rc<Self>, source: String) {
         self.shard.metrics.cancels.add(1);
-        self.state.borrow_mut().record.append(Body::Cancel { unit: 0, source, accepted: true }, true);
+        self.state.borrow_mut().record.append(
+            Body::Cancel {
+                unit: 0,
+                source,
+                accepted: true,
+            },
+            true,
+        );
         // A held request is cancelled here; the target knows nothing of it.
         self.end_hold(refusal::HoldEnd::Cancelled);
         (self.canceller)();
     }
 
     /// Puts a newer policy in force; `None` takes the role away.
-    pub fn replace_policy(&self, policy: std::sync::Arc<policy::PolicySet>, role: Option<policy::RoleRef>) {
+    pub fn replace_policy(
+        &self,
+        policy: std::sync::Arc<policy::PolicySet>,
+        role: Option<policy::RoleRef>,
+    ) {
         let mut st = self.state.borrow_mut();
         let version = policy.version().to_string();
         st.gate.replace_policy(policy, role);
         let binds_read = st.gate.reads_binds();
         st.machine.set_binds_read(binds_read);
-        st.record.append(Body::Event { name: "policy reloaded".into(), detail_masked: version.into_bytes() }, false);
+        st.record.append(
+            Body::Event {
+                name: "policy reloaded".into(),
+                detail_masked: version.into_bytes(),
+            },
+            false,
+        );
     }
 
     /// Tells the agent something, at the next boundary between messages.

@@ -54,23 +54,39 @@ impl Registered {
 
 impl CancelKeys {
     /// Registers a fresh key of `bytes` bytes drawn by `random`.
-    pub fn register(&self, process_id: u32, bytes: usize, target: CancelTarget, mut random: impl FnMut(&mut [u8])) -> Registered {
+    pub fn register(
+        &self,
+        process_id: u32,
+        bytes: usize,
+        target: CancelTarget,
+        mut random: impl FnMut(&mut [u8]),
+    ) -> Registered {
         let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             let mut key = Zeroizing::new(vec![0; bytes]);
             random(&mut key);
             // Two sessions may share process id and a 4-byte key by chance
             // (targets count their ids alone): draw again.
-            if let std::collections::hash_map::Entry::Vacant(place) = map.entry(hashed(process_id, &key)) {
+            if let std::collections::hash_map::Entry::Vacant(place) =
+                map.entry(hashed(process_id, &key))
+            {
                 place.insert(target);
-                return Registered { keys: self.clone(), process_id, key };
+                return Registered {
+                    keys: self.clone(),
+                    process_id,
+                    key,
+                };
             }
         }
     }
 
     /// The session that a key belongs to.
     pub fn find(&self, process_id: u32, key: &[u8]) -> Option<CancelTarget> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&hashed(process_id, key)).cloned()
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&hashed(process_id, key))
+            .cloned()
     }
 
     /// Keys registered now.
@@ -82,7 +98,11 @@ impl CancelKeys {
 impl Drop for Registered {
     fn drop(&mut self) {
         let key = hashed(self.process_id, &self.key);
-        self.keys.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+        self.keys
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&key);
     }
 }
 
@@ -102,7 +122,11 @@ impl Misses {
     /// Whether `source` may present a key at all in this minute.
     pub fn allows(&self, source: IpAddr, minute: u64) -> bool {
         let guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        guard.0 != minute || guard.1.get(&source).is_none_or(|n| *n < MISSES_PER_MINUTE_MAX)
+        guard.0 != minute
+            || guard
+                .1
+                .get(&source)
+                .is_none_or(|n| *n < MISSES_PER_MINUTE_MAX)
     }
 
     /// Notes a wrong key.

@@ -21,7 +21,10 @@ fn may_fetch(issuer: &str) -> bool {
     let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
     let map = last.get_or_insert_with(HashMap::new);
     let now = Instant::now();
-    if map.get(issuer).is_some_and(|t| now.duration_since(*t) < REFRESH_EVERY) {
+    if map
+        .get(issuer)
+        .is_some_and(|t| now.duration_since(*t) < REFRESH_EVERY)
+    {
         return false;
     }
     map.insert(issuer.to_string(), now);
@@ -32,18 +35,31 @@ fn may_fetch(issuer: &str) -> bool {
 /// it worked.
 pub fn fetch(shared: &Arc<Shared>, issuer: &str, done: impl FnOnce(bool) + Send + 'static) {
     let live = shared.live.load();
-    let url = live.config.issuers.iter().find(|i| i.issuer == issuer).and_then(|i| match &i.jwks {
-        JwksSource::Url(url) => Some(url.clone()),
-        JwksSource::File(_) => None,
-    });
+    let url = live
+        .config
+        .issuers
+        .iter()
+        .find(|i| i.issuer == issuer)
+        .and_then(|i| match &i.jwks {
+            JwksSource::Url(url) => Some(url.clone()),
+            JwksSource::File(_) => None,
+        });
     let Some(url) = url else { return done(false) };
     let (shared_again, issuer) = (shared.clone(), issuer.to_string());
     shared.control.fetch_url(
         &url,
         FetchLimits::default(),
         Box::new(move |answer| {
-            let keys = answer.map_err(|e| e.to_string()).and_then(|text| KeySet::parse(&text).map_err(|e| e.to_string()));
-            let next = keys.and_then(|k| shared_again.verifier.load().with_keys(&issuer, k).map_err(|e| e.to_string()));
+            let keys = answer
+                .map_err(|e| e.to_string())
+                .and_then(|text| KeySet::parse(&text).map_err(|e| e.to_string()));
+            let next = keys.and_then(|k| {
+                shared_again
+                    .verifier
+                    .load()
+                    .with_keys(&issuer, k)
+                    .map_err(|e| e.to_string())
+            });
             match next {
                 Ok(verifier) => {
                     shared_again.verifier.store(Arc::new(verifier));

@@ -49,7 +49,10 @@ impl<K: Eq + Hash + Clone> Counts<K> {
             return None;
         }
         *count += 1;
-        Some(Place { counts: self.clone(), key: Some(key) })
+        Some(Place {
+            counts: self.clone(),
+            key: Some(key),
+        })
     }
 
     /// How many `key` has.
@@ -90,11 +93,27 @@ pub struct Admitted {
 impl Admission {
     /// Takes the places for a connection from `source`, or says which limit
     /// is reached.
-    pub fn admit(&self, source: IpAddr, total_max: usize, source_max: usize, logins_max: usize) -> Result<Admitted, &'static str> {
+    pub fn admit(
+        &self,
+        source: IpAddr,
+        total_max: usize,
+        source_max: usize,
+        logins_max: usize,
+    ) -> Result<Admitted, &'static str> {
         let total = self.total.take((), total_max).ok_or("connections_max")?;
-        let source_place = self.sources.take(source, source_max).ok_or("connections_per_source_max")?;
-        let login = self.logins.take(source, logins_max).ok_or("logins_per_source_max")?;
-        Ok(Admitted { _total: total, _source: source_place, login: Some(login) })
+        let source_place = self
+            .sources
+            .take(source, source_max)
+            .ok_or("connections_per_source_max")?;
+        let login = self
+            .logins
+            .take(source, logins_max)
+            .ok_or("logins_per_source_max")?;
+        Ok(Admitted {
+            _total: total,
+            _source: source_place,
+            login: Some(login),
+        })
     }
 
     /// Connections now.
@@ -138,7 +157,12 @@ pub enum Asked {
 
 impl TargetPlaces {
     /// Asks for a place; with none free, `waiter` joins the queue if it has room.
-    pub fn ask(&self, max: usize, queue_max: usize, waiter: impl FnOnce(TargetPlace) + Send + 'static) -> Asked {
+    pub fn ask(
+        &self,
+        max: usize,
+        queue_max: usize,
+        waiter: impl FnOnce(TargetPlace) + Send + 'static,
+    ) -> Asked {
         let mut q = lock(&self.0);
         q.max = max;
         if q.taken < q.max {
@@ -164,7 +188,11 @@ impl Drop for TargetPlace {
         let Some(places) = self.0.take() else { return };
         let mut q = lock(&places.0);
         // After a reload to a lower maximum the place just goes.
-        let next = if q.taken <= q.max { q.waiting.pop_front() } else { None };
+        let next = if q.taken <= q.max {
+            q.waiting.pop_front()
+        } else {
+            None
+        };
         match next {
             Some(waiter) => {
                 drop(q);
@@ -196,7 +224,12 @@ mod tests {
         let admission = Admission::default();
         let ip = IpAddr::from([127, 0, 0, 1]);
         let first = admission.admit(ip, 10, 10, 1).expect("admitted");
-        assert_eq!(admission.admit(ip, 10, 10, 1).expect_err("one login at a time"), "logins_per_source_max");
+        assert_eq!(
+            admission
+                .admit(ip, 10, 10, 1)
+                .expect_err("one login at a time"),
+            "logins_per_source_max"
+        );
         assert_eq!(admission.connections(), 1);
         drop(first);
         assert_eq!(admission.connections(), 0);
@@ -205,9 +238,14 @@ mod tests {
     #[test]
     fn the_first_who_waits_gets_the_place_and_the_queue_is_bounded() {
         let places = TargetPlaces::default();
-        let Asked::Place(first) = places.ask(1, 1, |_| ()) else { panic!("free") };
+        let Asked::Place(first) = places.ask(1, 1, |_| ()) else {
+            panic!("free")
+        };
         let (tx, rx) = std::sync::mpsc::channel();
-        assert!(matches!(places.ask(1, 1, move |p| tx.send(p).expect("listened to")), Asked::Queued));
+        assert!(matches!(
+            places.ask(1, 1, move |p| tx.send(p).expect("listened to")),
+            Asked::Queued
+        ));
         assert!(matches!(places.ask(1, 1, |_| ()), Asked::Full));
         drop(first);
         let second = rx.try_recv().expect("handed over");
@@ -219,10 +257,15 @@ mod tests {
     #[test]
     fn a_waiter_that_has_gone_does_not_keep_the_place() {
         let places = TargetPlaces::default();
-        let Asked::Place(first) = places.ask(1, 2, |_| ()) else { panic!("free") };
+        let Asked::Place(first) = places.ask(1, 2, |_| ()) else {
+            panic!("free")
+        };
         assert!(matches!(places.ask(1, 2, drop), Asked::Queued));
         let (tx, rx) = std::sync::mpsc::channel();
-        assert!(matches!(places.ask(1, 2, move |p| tx.send(p).expect("listened to")), Asked::Queued));
+        assert!(matches!(
+            places.ask(1, 2, move |p| tx.send(p).expect("listened to")),
+            Asked::Queued
+        ));
         drop(first);
         assert!(rx.try_recv().is_ok());
     }

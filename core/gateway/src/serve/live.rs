@@ -62,7 +62,9 @@ pub enum LiveError {
         why: String,
     },
     /// A guarded secret answers guesses.
-    #[error("guarded secret {name}: about {bits:.0} bits, under 80; its mask would answer guesses (`danger_weak_secrets` accepts it)")]
+    #[error(
+        "guarded secret {name}: about {bits:.0} bits, under 80; its mask would answer guesses (`danger_weak_secrets` accepts it)"
+    )]
     WeakSecret {
         /// Its name.
         name: String,
@@ -74,14 +76,24 @@ pub enum LiveError {
 impl Live {
     /// Puts a checked configuration together. Blocks: never on a shard.
     pub fn build(config: Config) -> Result<Live, LiveError> {
-        let policy = PolicySet::compile(&config.policy)
-            .map_err(|e| LiveError::Policy(e.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")))?;
+        let policy = PolicySet::compile(&config.policy).map_err(|e| {
+            LiveError::Policy(
+                e.iter()
+                    .map(ToString::to_string)
+                    .collect::<Vec<_>>()
+                    .join("; "),
+            )
+        })?;
         let mut listener_tls = Vec::new();
         for l in &config.listeners {
             let built = match &l.certificate {
                 Some((chain, key)) => Some(
-                    tls::server(chain, key, l.client_ca.as_deref())
-                        .map_err(|source| LiveError::Tls { what: format!("listener {}", l.name), source })?,
+                    tls::server(chain, key, l.client_ca.as_deref()).map_err(|source| {
+                        LiveError::Tls {
+                            what: format!("listener {}", l.name),
+                            source,
+                        }
+                    })?,
                 ),
                 None => None,
             };
@@ -92,11 +104,20 @@ impl Live {
             if t.tls == TargetTls::Off {
                 continue;
             }
-            let built = tls::client(&t.tls, t.client_certificate.as_ref())
-                .map_err(|source| LiveError::Tls { what: format!("target {}", t.name), source })?;
+            let built = tls::client(&t.tls, t.client_certificate.as_ref()).map_err(|source| {
+                LiveError::Tls {
+                    what: format!("target {}", t.name),
+                    source,
+                }
+            })?;
             target_tls.insert(t.name.clone(), built);
         }
-        Ok(Live { config, policy, listener_tls, target_tls })
+        Ok(Live {
+            config,
+            policy,
+            listener_tls,
+            target_tls,
+        })
     }
 
     /// The verifier for this configuration; issuers by URL start without keys.
@@ -105,8 +126,12 @@ impl Live {
         for i in &self.config.issuers {
             let keys = match &i.jwks {
                 JwksSource::File(path) => {
-                    let fault = |why: String| LiveError::Keys { issuer: i.issuer.clone(), why };
-                    let text = std::fs::read(path).map_err(|e| fault(format!("cannot read {}: {e}", path.display())))?;
+                    let fault = |why: String| LiveError::Keys {
+                        issuer: i.issuer.clone(),
+                        why,
+                    };
+                    let text = std::fs::read(path)
+                        .map_err(|e| fault(format!("cannot read {}: {e}", path.display())))?;
                     KeySet::parse(&text).map_err(|e| fault(e.to_string()))?
                 }
                 JwksSource::Url(_) => KeySet::default(),
@@ -117,8 +142,18 @@ impl Live {
             issuer.subject_claim = i.subject_claim.clone();
             issuers.push(issuer);
         }
-        let certificates = self.config.listeners.iter().any(|l| l.client_ca.is_some()).then(Default::default);
-        Verifier::new(VerifierConfig { issuers, tokens, certificates }).map_err(|e| LiveError::Identity(e.to_string()))
+        let certificates = self
+            .config
+            .listeners
+            .iter()
+            .any(|l| l.client_ca.is_some())
+            .then(Default::default);
+        Verifier::new(VerifierConfig {
+            issuers,
+            tokens,
+            certificates,
+        })
+        .map_err(|e| LiveError::Identity(e.to_string()))
     }
 }
 
@@ -155,13 +190,16 @@ impl Secrets {
     /// a target's credential may be missing until it is needed.
     pub fn learn_all(&self, config: &Config) -> Result<(), LiveError> {
         for guard in &config.masking.guards {
-            let value = guard
-                .secret
-                .fetch()
-                .map_err(|e| LiveError::Secret { what: guard.path.clone(), why: e.to_string() })?;
+            let value = guard.secret.fetch().map_err(|e| LiveError::Secret {
+                what: guard.path.clone(),
+                why: e.to_string(),
+            })?;
             let bits = masking::known_secret_bits(&value);
             if bits < 80.0 && !config.masking.danger_weak_secrets {
-                return Err(LiveError::WeakSecret { name: guard.name.clone(), bits });
+                return Err(LiveError::WeakSecret {
+                    name: guard.name.clone(),
+                    bits,
+                });
             }
             self.learn(&guard.name, &value);
         }
@@ -170,7 +208,9 @@ impl Secrets {
                 Some(Ok(value)) => {
                     self.learn("credential", &value);
                 }
-                Some(Err(e)) => tracing::warn!(target = %target.name, reason = %e, "credential cannot be fetched yet"),
+                Some(Err(e)) => {
+                    tracing::warn!(target = %target.name, reason = %e, "credential cannot be fetched yet")
+                }
                 None => {}
             }
         }
@@ -181,8 +221,19 @@ impl Secrets {
     /// on a shard.
     pub fn compile(&self, config: &Config, tag_key: [u8; 32]) -> Result<Arc<RuleSet>, LiveError> {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = known.iter().map(|(kind, v)| KnownSecret { kind: kind.clone(), bytes: v.clone() }).collect();
-        RuleSet::compile(masking::Config { detectors: config.masking.detectors.clone(), known, tag_key, ..masking::Config::default() })
-            .map_err(|e| LiveError::Masking(e.to_string()))
+        let known = known
+            .iter()
+            .map(|(kind, v)| KnownSecret {
+                kind: kind.clone(),
+                bytes: v.clone(),
+            })
+            .collect();
+        RuleSet::compile(masking::Config {
+            detectors: config.masking.detectors.clone(),
+            known,
+            tag_key,
+            ..masking::Config::default()
+        })
+        .map_err(|e| LiveError::Masking(e.to_string()))
     }
 }

@@ -35,7 +35,10 @@ impl Counter {
     /// Adds; only on the shard that owns it.
     pub fn add(&self, n: u64) {
         // Single writer: nothing is lost between the load and the store.
-        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+        self.0.store(
+            self.0.load(Ordering::Relaxed).wrapping_add(n),
+            Ordering::Relaxed,
+        );
     }
 
     /// The value now.
@@ -104,7 +107,11 @@ impl Collector for Fold {
             ("record_records", "Records written.", r.records),
             ("record_bytes", "Bytes of the record written.", r.bytes),
             ("record_commits", "Commits of the record.", r.commits),
-            ("record_commit_us", "Microseconds spent in commits.", r.commit_us_total),
+            (
+                "record_commit_us",
+                "Microseconds spent in commits.",
+                r.commit_us_total,
+            ),
             ("record_ring_full", "Appends that met a full ring.", r.full),
         ]);
         for (name, help, value) in sums {
@@ -113,11 +120,27 @@ impl Collector for Fold {
             counter.encode(metric)?;
         }
         let gauges = [
-            ("connections_now", "Agent connections now.", self.now.connections_now),
+            (
+                "connections_now",
+                "Agent connections now.",
+                self.now.connections_now,
+            ),
             ("sessions_now", "Sessions now.", self.now.sessions_now),
-            ("recorder_ok", "1 while the recorder can write.", u64::from(self.now.recorder_ok)),
-            ("record_disk_bytes", "Bytes of the record on disk.", r.disk_bytes),
-            ("record_durable_lag_us_max", "Longest time from append to fsync, in microseconds.", r.durable_lag_us_max),
+            (
+                "recorder_ok",
+                "1 while the recorder can write.",
+                u64::from(self.now.recorder_ok),
+            ),
+            (
+                "record_disk_bytes",
+                "Bytes of the record on disk.",
+                r.disk_bytes,
+            ),
+            (
+                "record_durable_lag_us_max",
+                "Longest time from append to fsync, in microseconds.",
+                r.durable_lag_us_max,
+            ),
         ];
         for (name, help, value) in gauges {
             let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
@@ -146,10 +169,18 @@ mod tests {
 
     #[test]
     fn sums_over_shards_under_one_name() {
-        let (a, b) = (Arc::new(ShardMetrics::default()), Arc::new(ShardMetrics::default()));
+        let (a, b) = (
+            Arc::new(ShardMetrics::default()),
+            Arc::new(ShardMetrics::default()),
+        );
         a.requests.add(2);
         b.requests.add(3);
-        let now = Snapshot { connections_now: 1, sessions_now: 1, recorder: recorder::Stats::default(), recorder_ok: true };
+        let now = Snapshot {
+            connections_now: 1,
+            sessions_now: 1,
+            recorder: recorder::Stats::default(),
+            recorder_ok: true,
+        };
         let text = text(vec![a, b], now);
         assert!(text.contains("portcullis_requests_total 5"), "{text}");
         assert!(text.contains("portcullis_recorder_ok 1"), "{text}");

@@ -20,7 +20,9 @@ pub mod tls;
 
 use crate::config::{self, checked};
 use crate::pg;
-use control::{Control, ControlConfig, ControlListen, ControlLimits, HealthCheck, HealthReport, Hooks};
+use control::{
+    Control, ControlConfig, ControlLimits, ControlListen, HealthCheck, HealthReport, Hooks,
+};
 use engine::{EngineConfig, ListenOptions, Listener};
 use live::{Live, Secrets};
 use metrics::ShardMetrics;
@@ -92,13 +94,18 @@ pub fn run(file: &Path) -> Result<(), RunError> {
     let rules = secrets.compile(&config, tag_key)?;
 
     let held: Vec<socket2::Socket> = hold_ports(&config)?;
-    let addresses: Vec<SocketAddr> = held.iter().filter_map(|s| s.local_addr().ok()?.as_socket()).collect();
+    let addresses: Vec<SocketAddr> = held
+        .iter()
+        .filter_map(|s| s.local_addr().ok()?.as_socket())
+        .collect();
 
     let shards_cell: Arc<OnceLock<Vec<engine::ShardHandle>>> = Arc::new(OnceLock::new());
     let recorder = Arc::new(start_recorder(&config, shards_cell.clone())?);
     let shared_cell: Arc<OnceLock<Arc<Shared>>> = Arc::new(OnceLock::new());
-    let metrics: Vec<Arc<ShardMetrics>> = (0..config.gateway.shards).map(|_| Arc::default()).collect();
-    let (control, handle) = Control::start(control_config(&config), hooks(&shared_cell, &recorder))?;
+    let metrics: Vec<Arc<ShardMetrics>> =
+        (0..config.gateway.shards).map(|_| Arc::default()).collect();
+    let (control, handle) =
+        Control::start(control_config(&config), hooks(&shared_cell, &recorder))?;
 
     let live = Live::build(config)?;
     let verifier = live.verifier(handle.token_store())?;
@@ -107,7 +114,18 @@ pub fn run(file: &Path) -> Result<(), RunError> {
         pin: live.config.gateway.pin_cores,
         ..EngineConfig::default()
     };
-    let shared = Shared::new(Parts { live, verifier, rules, secrets, tag_key, control: handle, recorder: recorder.clone() }, metrics);
+    let shared = Shared::new(
+        Parts {
+            live,
+            verifier,
+            rules,
+            secrets,
+            tag_key,
+            control: handle,
+            recorder: recorder.clone(),
+        },
+        metrics,
+    );
     shared.set_own_addresses(addresses.clone(), &shared.live.load().config);
     let _ = shared_cell.set(shared.clone());
     for issuer in shared.verifier.load().issuers_without_keys() {
@@ -132,7 +150,11 @@ pub fn run(file: &Path) -> Result<(), RunError> {
     for (listener, address) in shared.live.load().config.listeners.iter().zip(&addresses) {
         tracing::info!(listener = %listener.name, %address, "listening");
     }
-    tracing::info!(shards = shared.metrics.len(), policy_version = shared.live.load().policy.version(), "ready");
+    tracing::info!(
+        shards = shared.metrics.len(),
+        policy_version = shared.live.load().policy.version(),
+        "ready"
+    );
 
     signals(file, &shared, &shards)?;
     shards.join()?;
@@ -173,7 +195,10 @@ fn forbid_core_dumps() {
 mod rustix_free {
     /// `RLIMIT_CORE` = 0.
     pub fn no_core_dumps() {
-        let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        let none = libc::rlimit {
+            rlim_cur: 0,
+            rlim_max: 0,
+        };
         // SAFETY: a plain call with a pointer to a live struct of the right type.
         let done = unsafe { libc::setrlimit(libc::RLIMIT_CORE, &raw const none) };
         if done != 0 {
@@ -198,7 +223,10 @@ fn make_private_dir(dir: &Path) -> Result<(), RunError> {
         .recursive(true)
         .mode(0o700)
         .create(dir)
-        .map_err(|source| RunError::Io { what: format!("cannot make {}", dir.display()), source })
+        .map_err(|source| RunError::Io {
+            what: format!("cannot make {}", dir.display()),
+            source,
+        })
 }
 
 /// Binds each listener's address without listening: errors show at the start,
@@ -214,15 +242,24 @@ fn hold_ports(config: &checked::Config) -> Result<Vec<socket2::Socket>, RunError
             socket.bind(&l.address.into())?;
             Ok(socket)
         };
-        held.push(bind().map_err(|source| RunError::Bind { name: l.name.clone(), address: l.address, source })?);
+        held.push(bind().map_err(|source| RunError::Bind {
+            name: l.name.clone(),
+            address: l.address,
+            source,
+        })?);
     }
     Ok(held)
 }
 
-fn start_recorder(config: &checked::Config, shards: Arc<OnceLock<Vec<engine::ShardHandle>>>) -> Result<Recorder, RunError> {
+fn start_recorder(
+    config: &checked::Config,
+    shards: Arc<OnceLock<Vec<engine::ShardHandle>>>,
+) -> Result<Recorder, RunError> {
     let r = recorder_config(config);
     let durable = move |shard: usize, up_to: u64| {
-        let Some(handle) = shards.get().and_then(|all| all.get(shard)) else { return };
+        let Some(handle) = shards.get().and_then(|all| all.get(shard)) else {
+            return;
+        };
         handle.run(move || {
             if let Some(shard) = Shard::current() {
                 shard.record_committed(up_to);
@@ -238,7 +275,11 @@ pub fn recorder_config(config: &checked::Config) -> recorder::Config {
     let mut r = recorder::Config::new(&c.dir, config.gateway.shards);
     r.segment_bytes_max = c.segment_bytes_max;
     r.total_bytes_max = c.total_bytes_max;
-    r.at_cap = if c.delete_oldest { AtCap::DeleteOldest } else { AtCap::Refuse };
+    r.at_cap = if c.delete_oldest {
+        AtCap::DeleteOldest
+    } else {
+        AtCap::Refuse
+    };
     r.group_commit_ms = c.group_commit_ms;
     r.ring_entries = c.ring_entries;
     r
@@ -254,7 +295,8 @@ pub fn control_config(config: &checked::Config) -> ControlConfig {
     let mut out = ControlConfig::new(c.store_file.clone(), listen, c.admin_token_file.clone());
     out.metrics_need_token = false;
     out.limits = ControlLimits {
-        pending_per_principal_max: u32::try_from(config.approvals.pending_per_principal_max).unwrap_or(u32::MAX),
+        pending_per_principal_max: u32::try_from(config.approvals.pending_per_principal_max)
+            .unwrap_or(u32::MAX),
         approval_ttl_ms: config.approvals.valid_s * 1000,
         grant_ttl_ms: config.approvals.valid_s * 1000,
         deny_cool_down_ms: config.approvals.cool_down_s * 1000,
@@ -270,7 +312,10 @@ fn hooks(shared: &Arc<OnceLock<Arc<Shared>>>, recorder: &Arc<Recorder>) -> Hooks
     Hooks {
         metrics: Arc::new(move || {
             let cell = for_metrics.upgrade();
-            let (Some(shared), Some(recorder)) = (cell.as_ref().and_then(|c| c.get()), recorder_metrics.upgrade()) else {
+            let (Some(shared), Some(recorder)) = (
+                cell.as_ref().and_then(|c| c.get()),
+                recorder_metrics.upgrade(),
+            ) else {
                 return String::new();
             };
             let now = metrics::Snapshot {
@@ -282,7 +327,9 @@ fn hooks(shared: &Arc<OnceLock<Arc<Shared>>>, recorder: &Arc<Recorder>) -> Hooks
             metrics::text(shared.metrics.clone(), now)
         }),
         health: Arc::new(move || {
-            let recorder_ok = recorder_health.upgrade().is_some_and(|r| r.health() == recorder::Health::Ok);
+            let recorder_ok = recorder_health
+                .upgrade()
+                .is_some_and(|r| r.health() == recorder::Health::Ok);
             let cell = for_health.upgrade();
             let shards_ok = cell
                 .as_ref()
@@ -290,8 +337,14 @@ fn hooks(shared: &Arc<OnceLock<Arc<Shared>>>, recorder: &Arc<Recorder>) -> Hooks
                 .is_some_and(|s| s.shards.get().is_some() && !s.stopping.load(Ordering::Relaxed));
             HealthReport {
                 checks: vec![
-                    HealthCheck { name: "recorder".into(), ok: recorder_ok },
-                    HealthCheck { name: "shards".into(), ok: shards_ok },
+                    HealthCheck {
+                        name: "recorder".into(),
+                        ok: recorder_ok,
+                    },
+                    HealthCheck {
+                        name: "shards".into(),
+                        ok: shards_ok,
+                    },
                 ],
             }
         }),
@@ -301,7 +354,12 @@ fn hooks(shared: &Arc<OnceLock<Arc<Shared>>>, recorder: &Arc<Recorder>) -> Hooks
 
 /// One shard: binds every listener, accepts, and ends when told to stop and
 /// its sessions have drained.
-async fn shard_main(index: usize, shared: Arc<Shared>, addresses: Vec<SocketAddr>, ready: mpsc::Sender<Result<(), String>>) {
+async fn shard_main(
+    index: usize,
+    shared: Arc<Shared>,
+    addresses: Vec<SocketAddr>,
+    ready: mpsc::Sender<Result<(), String>>,
+) {
     let producer = shared.recorder.producer(index);
     let shard = match Shard::start(index, shared.clone(), producer) {
         Ok(shard) => shard,
@@ -312,10 +370,18 @@ async fn shard_main(index: usize, shared: Arc<Shared>, addresses: Vec<SocketAddr
     };
     let mut accepting = Vec::new();
     for (number, address) in addresses.into_iter().enumerate() {
-        match Listener::bind(address, ListenOptions { reuse_port: true, ..ListenOptions::default() }) {
+        match Listener::bind(
+            address,
+            ListenOptions {
+                reuse_port: true,
+                ..ListenOptions::default()
+            },
+        ) {
             Ok(listener) => accepting.push(engine::spawn(accept(shard.clone(), number, listener))),
             Err(error) => {
-                let _ = ready.send(Err(format!("shard {index} cannot listen on {address}: {error}")));
+                let _ = ready.send(Err(format!(
+                    "shard {index} cannot listen on {address}: {error}"
+                )));
                 Shard::end();
                 return;
             }
@@ -333,7 +399,9 @@ async fn shard_main(index: usize, shared: Arc<Shared>, addresses: Vec<SocketAddr
 async fn accept(shard: Rc<Shard>, number: usize, listener: Listener) {
     loop {
         match listener.accept().await {
-            Ok((conn, peer)) => engine::spawn(pg::serve(shard.clone(), number, conn, peer)).detach(),
+            Ok((conn, peer)) => {
+                engine::spawn(pg::serve(shard.clone(), number, conn, peer)).detach()
+            }
             Err(error) => {
                 tracing::error!(%error, "listener failed");
                 return;
@@ -354,7 +422,11 @@ async fn drain(shard: &Rc<Shard>) {
         }
         for session in &sessions {
             if last_round || session.is_idle() || session.is_held() {
-                session.end_with(b"57P01", "terminating connection: the gateway is stopping", "gateway stopped");
+                session.end_with(
+                    b"57P01",
+                    "terminating connection: the gateway is stopping",
+                    "gateway stopped",
+                );
             }
         }
         if last_round {
@@ -374,7 +446,10 @@ async fn drain(shard: &Rc<Shard>) {
 
 /// SIGHUP reloads, the first SIGTERM or SIGINT drains, the second ends at once.
 fn signals(file: &Path, shared: &Arc<Shared>, shards: &engine::Shards) -> Result<(), RunError> {
-    let io = |source| RunError::Io { what: "signal handlers".into(), source };
+    let io = |source| RunError::Io {
+        what: "signal handlers".into(),
+        source,
+    };
     let mut list = signal_hook::iterator::Signals::new([SIGHUP, SIGTERM, SIGINT]).map_err(io)?;
     for signal in list.forever() {
         if signal == SIGHUP {
@@ -418,7 +493,10 @@ fn reload(file: &Path, shared: &Arc<Shared>) {
             for line in error.to_string().lines() {
                 tracing::error!(reason = line, "reload refused");
             }
-            tracing::error!(policy_version = before.policy.version(), "configuration unchanged");
+            tracing::error!(
+                policy_version = before.policy.version(),
+                "configuration unchanged"
+            );
         }
         Ok((mut live, verifier, rules)) => {
             // What only a restart changes stays as it is.
@@ -428,16 +506,25 @@ fn reload(file: &Path, shared: &Arc<Shared>) {
             shared.rules.store(rules);
             shared.verifier.store(Arc::new(verifier));
             shared.live.store(Arc::new(live));
-            let without: Vec<String> = shared.verifier.load().issuers_without_keys().map(String::from).collect();
+            let without: Vec<String> = shared
+                .verifier
+                .load()
+                .issuers_without_keys()
+                .map(String::from)
+                .collect();
             for issuer in without {
                 keys::fetch(shared, &issuer, |_| ());
             }
             for handle in shared.shards.get().into_iter().flatten() {
                 handle.run(|| {
-                    let Some(shard) = Shard::current() else { return };
+                    let Some(shard) = Shard::current() else {
+                        return;
+                    };
                     let live = shard.shared.live.load_full();
                     for session in shard.sessions() {
-                        let role = live.policy.role_for(&session.facts.principal.groups, &session.facts.target);
+                        let role = live
+                            .policy
+                            .role_for(&session.facts.principal.groups, &session.facts.target);
                         session.replace_policy(live.policy.clone(), role);
                     }
                 });

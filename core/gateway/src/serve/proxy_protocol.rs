@@ -45,8 +45,11 @@ pub fn parse(bytes: &[u8]) -> Result<Option<Header>, HeaderError> {
     if bytes[..signature_seen] != SIGNATURE[..signature_seen] {
         return Err(HeaderError::NoSignature);
     }
-    let Some(fixed) = bytes.get(12..16) else { return Ok(None) };
-    let (version, command, family, transport) = (fixed[0] >> 4, fixed[0] & 15, fixed[1] >> 4, fixed[1] & 15);
+    let Some(fixed) = bytes.get(12..16) else {
+        return Ok(None);
+    };
+    let (version, command, family, transport) =
+        (fixed[0] >> 4, fixed[0] & 15, fixed[1] >> 4, fixed[1] & 15);
     let rest_length = usize::from(u16::from_be_bytes([fixed[2], fixed[3]]));
     if version != 2 || command > 1 {
         return Err(HeaderError::Unsupported);
@@ -56,7 +59,10 @@ pub fn parse(bytes: &[u8]) -> Result<Option<Header>, HeaderError> {
     }
     let length = 16 + rest_length;
     if command == 0 {
-        return Ok((bytes.len() >= length).then_some(Header { length, source: None }));
+        return Ok((bytes.len() >= length).then_some(Header {
+            length,
+            source: None,
+        }));
     }
     let needed = match (family, transport) {
         (1, 1) => 12,
@@ -66,16 +72,27 @@ pub fn parse(bytes: &[u8]) -> Result<Option<Header>, HeaderError> {
     if rest_length < needed {
         return Err(HeaderError::BadLength);
     }
-    let Some(rest) = bytes.get(16..length) else { return Ok(None) };
+    let Some(rest) = bytes.get(16..length) else {
+        return Ok(None);
+    };
     let source = if family == 1 {
         let ip: [u8; 4] = [rest[0], rest[1], rest[2], rest[3]];
-        SocketAddr::new(IpAddr::V4(Ipv4Addr::from(ip)), u16::from_be_bytes([rest[8], rest[9]]))
+        SocketAddr::new(
+            IpAddr::V4(Ipv4Addr::from(ip)),
+            u16::from_be_bytes([rest[8], rest[9]]),
+        )
     } else {
         let mut ip = [0u8; 16];
         ip.copy_from_slice(&rest[..16]);
-        SocketAddr::new(IpAddr::V6(Ipv6Addr::from(ip)).to_canonical(), u16::from_be_bytes([rest[32], rest[33]]))
+        SocketAddr::new(
+            IpAddr::V6(Ipv6Addr::from(ip)).to_canonical(),
+            u16::from_be_bytes([rest[32], rest[33]]),
+        )
     };
-    Ok(Some(Header { length, source: Some(source) }))
+    Ok(Some(Header {
+        length,
+        source: Some(source),
+    }))
 }
 
 #[cfg(test)]
@@ -84,7 +101,9 @@ mod tests {
 
     fn v4() -> Vec<u8> {
         let mut h = SIGNATURE.to_vec();
-        h.extend([0x21, 0x11, 0, 12, 192, 0, 2, 7, 127, 0, 0, 1, 0x30, 0x39, 0x15, 0x38]);
+        h.extend([
+            0x21, 0x11, 0, 12, 192, 0, 2, 7, 127, 0, 0, 1, 0x30, 0x39, 0x15, 0x38,
+        ]);
         h
     }
 
@@ -93,7 +112,13 @@ mod tests {
         let mut bytes = v4();
         bytes.extend(b"rest");
         let header = parse(&bytes).expect("valid").expect("whole");
-        assert_eq!(header, Header { length: 28, source: Some("192.0.2.7:12345".parse().expect("an address")) });
+        assert_eq!(
+            header,
+            Header {
+                length: 28,
+                source: Some("192.0.2.7:12345".parse().expect("an address"))
+            }
+        );
     }
 
     #[test]
@@ -116,7 +141,10 @@ mod tests {
                 match parse(&bytes) {
                     Err(_) => {}
                     // LOCAL is the one other valid reading.
-                    Ok(Some(h)) => assert!(at == 12 && value == 0x20 && h.source.is_none(), "byte {at} = {value}"),
+                    Ok(Some(h)) => assert!(
+                        at == 12 && value == 0x20 && h.source.is_none(),
+                        "byte {at} = {value}"
+                    ),
                     Ok(None) => panic!("byte {at} = {value} asks for more"),
                 }
             }
@@ -139,10 +167,18 @@ mod tests {
     fn v6_mapped_sources_count_as_v4() {
         let mut bytes = SIGNATURE.to_vec();
         bytes.extend([0x21, 0x21, 0, 36]);
-        bytes.extend("::ffff:192.0.2.9".parse::<Ipv6Addr>().expect("an address").octets());
+        bytes.extend(
+            "::ffff:192.0.2.9"
+                .parse::<Ipv6Addr>()
+                .expect("an address")
+                .octets(),
+        );
         bytes.extend([0; 16]);
         bytes.extend([0, 80, 0, 81]);
         let header = parse(&bytes).expect("valid").expect("whole");
-        assert_eq!(header.source, Some("192.0.2.9:80".parse().expect("an address")));
+        assert_eq!(
+            header.source,
+            Some("192.0.2.9:80".parse().expect("an address"))
+        );
     }
 }

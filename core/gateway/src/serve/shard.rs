@@ -41,7 +41,11 @@ thread_local! {
 
 impl Shard {
     /// Makes this thread's shard.
-    pub fn start(index: usize, shared: Arc<Shared>, producer: Producer) -> Result<Rc<Shard>, masking::MaskError> {
+    pub fn start(
+        index: usize,
+        shared: Arc<Shared>,
+        producer: Producer,
+    ) -> Result<Rc<Shard>, masking::MaskError> {
         let rules = shared.rules.load_full();
         let cache_bytes = shared.live.load().config.limits.verdict_cache_bytes_max;
         let metrics = shared.metrics[index].clone();
@@ -94,14 +98,28 @@ impl Shard {
     }
 
     /// Appends a record; `urgent` asks the writer to commit at once.
-    pub fn append(&self, session: SessionId, body: &Body, urgent: bool) -> Result<u64, AppendError> {
+    pub fn append(
+        &self,
+        session: SessionId,
+        body: &Body,
+        urgent: bool,
+    ) -> Result<u64, AppendError> {
         let at = engine::wall_clock_us();
         let mut producer = self.producer.borrow_mut();
-        if urgent { producer.append_urgent(session, at, body) } else { producer.append(session, at, body) }
+        if urgent {
+            producer.append_urgent(session, at, body)
+        } else {
+            producer.append(session, at, body)
+        }
     }
 
     /// As [`Shard::append`], and waits for room where the ring is full.
-    pub async fn append_waiting(&self, session: SessionId, body: &Body, urgent: bool) -> Result<u64, AppendError> {
+    pub async fn append_waiting(
+        &self,
+        session: SessionId,
+        body: &Body,
+        urgent: bool,
+    ) -> Result<u64, AppendError> {
         loop {
             let moved = self.record_moved.notified();
             match self.append(session, body, urgent) {
@@ -140,7 +158,9 @@ impl Shard {
 
     /// A session lives here.
     pub fn enter(&self, session: &Rc<PgSession>) {
-        self.sessions.borrow_mut().insert(session.id, Rc::downgrade(session));
+        self.sessions
+            .borrow_mut()
+            .insert(session.id, Rc::downgrade(session));
     }
 
     /// It has ended.
@@ -156,6 +176,10 @@ impl Shard {
 
     /// All sessions of the shard.
     pub fn sessions(&self) -> Vec<Rc<PgSession>> {
-        self.sessions.borrow().values().filter_map(Weak::upgrade).collect()
+        self.sessions
+            .borrow()
+            .values()
+            .filter_map(Weak::upgrade)
+            .collect()
     }
 }

@@ -119,7 +119,11 @@ impl Shared {
 
     /// Cached SCRAM keys, so that a login costs no 4096 rounds.
     pub fn scram_keys(&self, key: &ScramKey) -> Option<postgres::scram::ScramKeys> {
-        self.scram.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+        self.scram
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(key)
+            .cloned()
     }
 
     /// Keeps keys that a login has just derived.
@@ -135,7 +139,9 @@ impl Shared {
     /// while everything is compiled: never on a shard.
     pub fn learn(&self, kind: &str, value: &[u8]) -> Result<(), LiveError> {
         if self.secrets.learn(kind, value) {
-            let rules = self.secrets.compile(&self.live.load().config, self.tag_key)?;
+            let rules = self
+                .secrets
+                .compile(&self.live.load().config, self.tag_key)?;
             self.rules.store(rules);
         }
         Ok(())
@@ -158,6 +164,9 @@ impl Shared {
                 || (own.is_unspecified() && address.ip().is_loopback())
                 || (own.is_loopback() && address.ip().is_unspecified())
         };
-        self.own.get().is_some_and(|list| list.iter().any(|o| o.port() == address.port() && same(o.ip())))
+        self.own.get().is_some_and(|list| {
+            list.iter()
+                .any(|o| o.port() == address.port() && same(o.ip()))
+        })
     }
 }
