@@ -1,4 +1,77 @@
-//! Masking of secrets in content. Knows no protocol, no socket, no clock.
+//! Masking of secrets in content: known credentials in all their derived
+//! forms, and detectors for the kinds of secret that providers issue.
+//!
+//! The law: **the same bytes cut anywhere give the same output**, and a byte
+//! that was released can never turn out to have been the start of a secret.
+//!
+//! ```
+//! # use portcullis_masking as masking;
+//! use masking::{Config, Fill, Findings, KnownSecret, Masker, RuleSet, builtin_pack};
+//!
+//! # fn main() -> Result<(), masking::MaskError> {
+//! // Off the shard: compile once, at start and at each reload.
+//! let rules = RuleSet::compile(Config {
+//!     detectors: builtin_pack("default").unwrap_or_default(),
+//!     known: vec![KnownSecret::new("password:prod", "Tq7vXz2LmP9dRk4WbN8s")],
+//!     tag_key: [7; 32],
+//!     ..Config::default()
+//! })?;
+//!
+//! // On the shard: one masker, used for everything.
+//! let mut masker = Masker::new(rules)?;
+//! let mut findings = Findings::new();
+//! let rows = b"1|Ada\n2|Tq7vXz2LmP9dRk4WbN8s\n";
+//! if !masker.is_clean(rows) {
+//!     let value = masker.mask_value(&rows[8..28], Fill::Placeholder, &mut findings);
+//!     assert_eq!(value.as_deref(), Some(b"[masked:password:prod]".as_slice()));
+//! }
+//!
+//! // Content in pieces.
+//! let mut out = Vec::new();
+//! let mut stream = masker.stream(Fill::SameLength);
+//! stream.push(&mut masker, b"key: Tq7vXz2Lm", &mut out, &mut findings);
+//! assert_eq!(out, b"key: ");
+//! stream.push(&mut masker, b"P9dRk4WbN8s\n", &mut out, &mut findings);
+//! stream.finish(&mut masker, &mut out, &mut findings);
+//! assert_eq!(out.len(), 26);
+//! assert_eq!(findings.count("password:prod"), 2);
+//!
+//! // A request that carries a mask is to be refused.
+//! assert!(masker.contains_mask(&out));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # How it works
+//! 1. The *screen* ([`Masker::is_clean`]) is one block scan by Hyperscan, or by
+//!    a portable engine with the same answers. It says which detectors could
+//!    match at all and whether a known secret could be there. It knows no
+//!    places and no boundaries, so it may run over raw frames.
+//! 2. Only where it saw something, the *exact search* runs: Aho-Corasick over
+//!    all forms of known secrets, and for each detector that was seen a lazy
+//!    automaton, then its boundaries, context words, checksum and entropy.
+//! 3. Matches become spans, spans become masks. [`Masker`] states the rules.
+//!
+//! A stream is a window of held bytes over which the same search runs. How much
+//! is held is told by automata over the *prefixes* of what is looked for, run
+//! backwards from the end: as a rule nothing.
+//!
+//! # What it leaves to others
+//! Structure: lengths, escapes, arrays and checksums around a masked value are
+//! re-made by the caller. Compressed content is decoded before it comes here.
+//! Detectors protect against exposure, not against an agent that computes
+//! (reverses, cuts, or encodes in ways that [`KnownSecret`]'s forms do not
+//! name).
+//!
+//! # Memory of secrets
+//! Secrets are wiped from what this crate owns ([`KnownSecret`], derived forms,
+//! held bytes). The compiled automata hold the forms too and are freed without
+//! being wiped, as their crates offer no way to.
+//!
+//! # Hyperscan
+//! Only block databases are used, compiled without start of match. The streams
+//! of its crate leak when dropped and may outlive their database; this crate
+//! never opens one, and so needs no unsafe code.
 
 #![forbid(unsafe_code)]
 
