@@ -21,6 +21,8 @@ mod properties;
 mod reading;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_bounds;
 mod text;
 
 pub(crate) use job::draw;
