@@ -367,6 +367,33 @@ fn a_refused_bind_or_function_call_fails_as_one_does() {
 }
 
 #[test]
+fn an_execute_is_decided_and_told_of_when_it_passes() {
+    let mut world = World::new();
+    world.say(
+        &Say::new()
+            .parse("", "select 1")
+            .bind("a", "")
+            .bind("drop", "")
+            .execute("a", 0)
+            .execute("drop", 0)
+            .execute("a", 0)
+            .sync()
+            .bytes(),
+    );
+    assert_eq!(tags(&world.agent), "122DCEZ");
+    assert_eq!(world.model.ran, ["select 1"]);
+    // The third is discarded by the server, but it did go there.
+    let passed = world.events.iter().filter(|event| {
+        matches!(event, Event::Passed { unit: Unit::Execute { portal, .. }, .. } if portal == "a")
+    });
+    assert_eq!(passed.count(), 2);
+    let seen = world.events.iter().any(|event| {
+        matches!(event, Event::Passed { unit: Unit::Execute { portal, .. }, .. } if portal == "drop")
+    });
+    assert!(!seen);
+}
+
+#[test]
 fn a_refused_named_parse_leaves_the_unnamed_statement() {
     let mut world = World::new();
     world.say(

@@ -205,6 +205,7 @@ impl Through {
                             text.starts_with(b"drop")
                         }
                         Unit::Bind { statement, .. } => statement.starts_with(b"drop"),
+                        Unit::Execute { portal, .. } => portal.starts_with(b"drop"),
                         Unit::FunctionCall { oid, .. } => *oid == 1598,
                         _ => true,
                     };
@@ -526,6 +527,18 @@ fn refusals_leave_both_sides_agreeing(server: &Server) {
         "1EZ3Z",
         &["42501"],
         "III",
+    );
+    // A refused Execute, of a portal that SQL declared.
+    expect(
+        say()
+            .query("begin; declare drop_c cursor for select 1")
+            .execute("drop_c", 0)
+            .sync()
+            .query("rollback"),
+        3,
+        "CCZEZCZ",
+        &["42501"],
+        "TEII",
     );
     // Names that the server would cut.
     let long = "n".repeat(70);

@@ -3,8 +3,8 @@
 //! ```text
 //!            ┌──────────────── verdict ───────────────┐
 //!            ▼                                        │
-//!  ───►  Open ── Query, Parse, Bind, FunctionCall ─► Deciding   (nothing behind it is read)
-//!         │ ▲ ── Describe, Execute, Close, Sync, Flush, Copy…: forwarded at once
+//!  ───►  Open ── Query, Parse, Bind, Execute, FunctionCall ─► Deciding   (nothing behind is read)
+//!         │ ▲ ── Describe, Close, Sync, Flush, Copy…: forwarded at once
 //!         │ └──────────────── end of body ─────────────┐
 //!         ├─ large CopyData ──────────────────────► Passing
 //!         ├─ large Bind, values not read ─► BindHead ─► Deciding ─► Passing | Swallowing
@@ -49,6 +49,8 @@ pub(super) struct Held {
     format: Format,
     /// The portal that a Bind makes.
     portal: Bytes,
+    /// An Execute, which is told of again when it passes.
+    passed: Option<Unit>,
 }
 
 /// Where the agent's stream stands.
@@ -72,6 +74,9 @@ impl Gate {
         };
         held.raw = Bytes::copy_from_slice(&held.raw);
         held.portal = Bytes::copy_from_slice(&held.portal);
+        if let Some(Unit::Execute { portal, .. }) = &mut held.passed {
+            *portal = Bytes::copy_from_slice(portal);
+        }
         Some(!held.streamed)
     }
 }
@@ -146,6 +151,10 @@ impl<C: Content> Session<C> {
                 }
                 self.copy_in.restart();
                 self.up.forward(held.raw);
+                if let Some(unit) = held.passed {
+                    self.outputs
+                        .push_back(Output::Event(Event::Passed { id, unit }));
+                }
                 self.sent(id, held.kind, held.format);
             }
             Verdict::Refuse(refusal) => {
@@ -228,8 +237,7 @@ impl<C: Content> Session<C> {
                     portal: frame.share(execute.portal),
                     max_rows: execute.max_rows,
                 };
-                self.copy_in.restart();
-                self.pass(Kind::Execute, frame, unit, format);
+                self.decide(Kind::Execute, frame, unit, format, false);
             }
             FrontendMessage::Describe(describe) => {
                 let kind = match describe.kind {
@@ -288,6 +296,7 @@ impl<C: Content> Session<C> {
             Unit::Bind { portal, .. } => portal.clone(),
             _ => Bytes::new(),
         };
+        let passed = matches!(unit, Unit::Execute { .. }).then(|| unit.clone());
         let held = Held {
             kind,
             raw: frame.raw.clone(),
@@ -295,6 +304,7 @@ impl<C: Content> Session<C> {
             unnamed,
             format,
             portal,
+            passed,
         };
         self.ask(held, unit);
     }
@@ -488,6 +498,7 @@ impl<C: Content> Session<C> {
             unnamed: false,
             format: Format::Unknown,
             portal,
+            passed: None,
         };
         self.ask(held, unit);
     }

@@ -55,7 +55,7 @@ pub enum CopyDirection {
 /// is masked, as it was released.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// A request that needs no decision went to the server.
+    /// A request that needs no decision, or an Execute that was decided, went to the server.
     Passed {
         /// Its id.
         id: UnitId,

@@ -21,8 +21,8 @@
 //! keep flowing. Respect [`Session::wants_input`]. Calls on a session that is over are
 //! harmless.
 //!
-//! **What may be relied on.** A Query, Parse, Bind or FunctionCall reaches the server only
-//! after `Verdict::Forward` for its id, byte for byte as it was decided. What does not
+//! **What may be relied on.** A Query, Parse, Bind, Execute or FunctionCall reaches the server
+//! only after `Verdict::Forward` for its id, byte for byte as it was decided. What does not
 //! parse ends the session and is forwarded to neither side. What the agent reads of the
 //! server went through [`Content`]. Outputs of one side are in order; events come before
 //! the writes that they speak of.

@@ -12,8 +12,8 @@ pub struct UnitId(pub u64);
 
 /// One request of the agent. Slices share the memory of what was read; nothing is copied.
 ///
-/// Query, Parse, Bind and FunctionCall come as [`super::Output::Decide`] and wait for a
-/// verdict; the others come as [`super::Event::Passed`] when they are forwarded.
+/// Query, Parse, Bind, Execute and FunctionCall come as [`super::Output::Decide`] and wait
+/// for a verdict; the others come as [`super::Event::Passed`] when they are forwarded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unit {
     /// Query: one or more statements.
@@ -46,7 +46,8 @@ pub enum Unit {
         /// The arguments.
         arguments: BindValues,
     },
-    /// Execute (passes; its Bind was decided).
+    /// Execute. Decided too, since SQL may have declared the portal, and the name may stand
+    /// for nothing that was seen; told of as passed when it is forwarded.
     Execute {
         /// The portal.
         portal: Bytes,

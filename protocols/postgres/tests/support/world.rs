@@ -119,6 +119,7 @@ impl World {
                     let text = match &unit {
                         Unit::Query { text } | Unit::Parse { text, .. } => text.clone(),
                         Unit::Bind { statement, .. } => statement.clone(),
+                        Unit::Execute { portal, .. } => portal.clone(),
                         Unit::FunctionCall { oid, .. } => Bytes::from(format!("oid {oid}")),
                         other => panic!("no decision for {other:?}"),
                     };
