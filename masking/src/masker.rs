@@ -4,11 +4,10 @@ use std::cell::Cell;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use regex_automata::hybrid::dfa::Cache;
 use zeroize::Zeroizing;
 
 use crate::screen::{Bits, ScreenScratch, Seen, see_words};
-use crate::search::{RuleCache, TailState, first_open};
+use crate::search::{OpeningsCache, RuleCache, TailState};
 use crate::span::{self, Hit, Painter};
 use crate::{Fill, Findings, MaskError, RuleSet, StreamMasker};
 
@@ -30,7 +29,7 @@ pub struct Masker {
     pub(crate) rules: Arc<RuleSet>,
     scratch: ScreenScratch,
     caches: Vec<RuleCache>,
-    prefixes: Option<Box<Cache>>,
+    openings: Option<Box<OpeningsCache>>,
     seen: Seen,
     words: Bits,
     hits: Vec<Hit>,
@@ -49,7 +48,7 @@ impl Masker {
         Ok(Masker {
             scratch: rules.screen.scratch()?,
             caches: rules.rules.iter().map(|_| RuleCache::default()).collect(),
-            prefixes: None,
+            openings: None,
             seen: rules.screen.seen(),
             words: Bits::with_len(rules.word_count),
             hits: Vec::new(),
@@ -197,28 +196,33 @@ impl Masker {
         self.tails.drain(..)
     }
 
-    /// Notes the context words in the bytes, for `collect` and `first_open`.
-    pub(crate) fn note_words(&mut self, bytes: &[u8]) {
+    /// Notes the context words in the bytes, with `and_seen` also those of the
+    /// last look, for `collect` and `first_open`.
+    pub(crate) fn note_words(&mut self, bytes: &[u8], and_seen: bool) {
         if let Some(searcher) = &self.rules.words {
             self.words.clear();
             see_words(searcher, bytes, &mut self.words);
+            if and_seen {
+                self.words.merge(&self.seen.words);
+            }
         }
     }
 
     /// The first position, not before `from`, at which a match of a detector
-    /// could begin that the bytes so far neither complete nor rule out.
-    pub(crate) fn first_open(&mut self, bytes: &[u8], from: usize) -> usize {
+    /// could begin that the bytes so far neither complete nor rule out. Those
+    /// before `held_to` have been held before.
+    pub(crate) fn first_open(&mut self, bytes: &[u8], from: usize, held_to: usize) -> usize {
         let rules = &self.rules;
         let mut first = bytes.len();
-        if let Some(prefixes) = &rules.prefixes {
+        if let Some(openings) = &rules.openings {
             let cache = self
-                .prefixes
-                .get_or_insert_with(|| Box::new(prefixes.create_cache()));
-            first = first_open(prefixes, cache, bytes, from, rules.prefixes_len_max);
+                .openings
+                .get_or_insert_with(|| Box::new(openings.cache()));
+            first = openings.first(cache, bytes, from, held_to);
         }
         for (rule, cache) in rules.rules.iter().zip(&mut self.caches) {
             if rule.words.iter().any(|word| self.words.has(*word)) {
-                first = first.min(rule.first_open(cache, bytes, from));
+                first = first.min(rule.first_open(cache, bytes, from, held_to));
             }
         }
         first

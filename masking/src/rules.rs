@@ -4,15 +4,13 @@
 use std::sync::Arc;
 
 use aho_corasick::AhoCorasick;
-use regex_automata::MatchKind;
-use regex_automata::hybrid::dfa::DFA;
 
 use crate::forms::derived_forms;
 use crate::literals::Literals;
 use crate::mark::{Marks, kind_is_valid};
-use crate::pattern::{self, Pattern};
+use crate::pattern::Pattern;
 use crate::screen::{Screen, ScreenParts, word_searcher};
-use crate::search::{Kinds, Rule};
+use crate::search::{Kinds, Openings, Rule, hold_back_max};
 use crate::span::Palette;
 use crate::{
     Boundary, Detector, KNOWN_BITS_MIN, KNOWN_BYTES_MAX, KNOWN_BYTES_MIN, KnownSecret, MaskError,
@@ -76,10 +74,8 @@ pub struct RuleSet {
     pub(crate) screen: Screen,
     pub(crate) rules: Vec<Rule>,
     pub(crate) literals: Option<Literals>,
-    /// Reversed proper prefixes of all detectors without context words.
-    pub(crate) prefixes: Option<DFA>,
-    /// The most bytes that `prefixes` can hold back.
-    pub(crate) prefixes_len_max: usize,
+    /// Of all detectors without context words.
+    pub(crate) openings: Option<Openings>,
     pub(crate) words: Option<AhoCorasick>,
     pub(crate) word_count: usize,
     pub(crate) marks: Marks,
@@ -152,15 +148,21 @@ impl RuleSet {
             .filter(|(detector, _)| detector.context.is_empty())
             .map(|(detector, pattern)| pattern.prefixes(detector.right != Boundary::None))
             .collect();
-        let prefixes = if trees.is_empty() {
+        let longest = |with_words: bool| {
+            config
+                .detectors
+                .iter()
+                .zip(&patterns)
+                .filter(|(detector, _)| with_words || detector.context.is_empty())
+                .map(|(detector, pattern)| hold_back_max(pattern, detector))
+                .max()
+                .unwrap_or(0)
+        };
+        let openings = if trees.is_empty() {
             None
         } else {
-            Some(pattern::automaton(
-                &[&regex_syntax::hir::Hir::alternation(trees)],
-                true,
-                MatchKind::All,
-                "rule set",
-            )?)
+            let prefixes = regex_syntax::hir::Hir::alternation(trees);
+            Some(Openings::compile(&prefixes, longest(false), "rule set")?)
         };
         let screen = Screen::compile(
             config.engine,
@@ -186,19 +188,11 @@ impl RuleSet {
         let longest_form = literals
             .as_ref()
             .map_or(0, |literals| literals.len_max.saturating_sub(1));
-        let longest_match = rules.iter().map(Rule::hold_back_max).max().unwrap_or(0);
-        let prefixes_len_max = rules
-            .iter()
-            .filter(|rule| rule.words.is_empty())
-            .map(Rule::hold_back_max)
-            .max()
-            .unwrap_or(0);
         Ok(Arc::new(RuleSet {
             screen,
             rules,
             literals,
-            prefixes,
-            prefixes_len_max,
+            openings,
             words: word_searcher(&words)?,
             word_count: words.len(),
             marks: Marks::new(&config.tag_key),
@@ -208,7 +202,7 @@ impl RuleSet {
                 .min()
                 .unwrap_or(usize::MAX),
             kinds,
-            hold_back_max: longest_form.max(longest_match),
+            hold_back_max: longest_form.max(longest(true)),
             weak,
         }))
     }

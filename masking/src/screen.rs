@@ -44,6 +44,12 @@ impl Bits {
         self.fill(0);
     }
 
+    pub(crate) fn merge(&mut self, other: &Bits) {
+        for (word, more) in self.0.iter_mut().zip(&other.0) {
+            *word |= more;
+        }
+    }
+
     fn fill(&mut self, value: u64) {
         self.0.fill(value);
     }
@@ -97,7 +103,7 @@ enum ScreenEngine {
     #[cfg(feature = "hyperscan")]
     Hyperscan(Option<Database>),
     Portable {
-        patterns: Option<DFA>,
+        patterns: Option<Box<DFA>>,
         /// Pattern number of `patterns` to detector.
         numbers: Vec<usize>,
         words: Option<AhoCorasick>,
@@ -280,12 +286,12 @@ fn portable(parts: &ScreenParts<'_>) -> Result<ScreenEngine, MaskError> {
     let patterns = if trees.is_empty() {
         None
     } else {
-        Some(pattern::automaton(
+        Some(Box::new(pattern::automaton(
             &trees,
             false,
             MatchKind::All,
             "rule set",
-        )?)
+        )?))
     };
     Ok(ScreenEngine::Portable {
         patterns,

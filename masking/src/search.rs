@@ -15,6 +15,8 @@ use std::sync::Arc;
 use regex_automata::hybrid::dfa::{Cache, DFA, OverlappingState};
 use regex_automata::{Anchored, Input, MatchError, MatchKind};
 
+use regex_syntax::hir::Hir;
+
 use crate::pattern::{self, Pattern};
 use crate::span::Hit;
 use crate::{Boundary, ByteSet, Checksum, Detector, MaskError, Tail, checks};
@@ -44,9 +46,8 @@ pub(crate) struct Rule {
     find_back: DFA,
     /// The bare pattern, all matches.
     body: DFA,
-    /// Reversed proper prefixes; only where there are context words, all other
-    /// detectors share one automaton.
-    prefixes: Option<DFA>,
+    /// Only where there are context words; all other detectors share one.
+    openings: Option<Openings>,
 }
 
 /// Working memory for one [`Rule`], made when it is first needed.
@@ -55,7 +56,7 @@ pub(crate) struct RuleCache {
     find: Option<Cache>,
     find_back: Option<Cache>,
     body: Option<Cache>,
-    prefixes: Option<Cache>,
+    openings: Option<OpeningsCache>,
 }
 
 struct TailRule {
@@ -91,11 +92,12 @@ impl Rule {
             Some(refused) => read.after_byte_outside(&refused),
             None => read.hir().clone(),
         };
-        let prefixes = if words.is_empty() {
+        let openings = if words.is_empty() {
             None
         } else {
-            let tree = read.prefixes(detector.right != Boundary::None);
-            Some(pattern::automaton(&[&tree], true, MatchKind::All, who)?)
+            let right = detector.right != Boundary::None;
+            let len_max = hold_back_max(read, detector);
+            Some(Openings::compile(&read.prefixes(right), len_max, who)?)
         };
         Ok(Rule {
             kind,
@@ -116,13 +118,8 @@ impl Rule {
             find: pattern::automaton(&[&find], false, MatchKind::LeftmostFirst, who)?,
             find_back: pattern::automaton(&[&find], true, MatchKind::All, who)?,
             body: pattern::automaton(&[read.hir()], false, MatchKind::All, who)?,
-            prefixes,
+            openings,
         })
-    }
-
-    /// The most bytes at the end of a stream that can wait for this detector.
-    pub(crate) fn hold_back_max(&self) -> usize {
-        self.len_max - 1 + usize::from(self.right != Boundary::None)
     }
 
     /// Whether the bare pattern matches anywhere, whatever stands around it.
@@ -135,17 +132,19 @@ impl Rule {
             .map_or(true, |half| half.is_some())
     }
 
-    /// The first position, not before `from`, at which a match could still
-    /// begin that has not come to its end. Only for detectors with context
-    /// words.
-    pub(crate) fn first_open(&self, cache: &mut RuleCache, bytes: &[u8], from: usize) -> usize {
-        let Some(prefixes) = &self.prefixes else {
+    /// [`Openings::first`] of this detector. Only for those with context words.
+    pub(crate) fn first_open(
+        &self,
+        cache: &mut RuleCache,
+        bytes: &[u8],
+        from: usize,
+        held_to: usize,
+    ) -> usize {
+        let Some(openings) = &self.openings else {
             return bytes.len();
         };
-        let cache = cache
-            .prefixes
-            .get_or_insert_with(|| prefixes.create_cache());
-        first_open(prefixes, cache, bytes, from, self.hold_back_max())
+        let cache = cache.openings.get_or_insert_with(|| openings.cache());
+        openings.first(cache, bytes, from, held_to)
     }
 
     /// Appends all matches that start in `from..upto` of `bytes`; what stands
@@ -336,24 +335,99 @@ pub(crate) fn note(tails: &mut Vec<TailState>, state: TailState) {
     }
 }
 
-/// Runs reversed prefixes back from the end of `bytes` to the first position,
-/// not before `from`, from which all to the end is a proper prefix of a match.
-pub(crate) fn first_open(
-    prefixes: &DFA,
-    cache: &mut Cache,
-    bytes: &[u8],
-    from: usize,
-    hold_back_max: usize,
-) -> usize {
-    let from = from.max(bytes.len().saturating_sub(hold_back_max));
-    let input = Input::new(bytes)
-        .span(from..bytes.len())
-        .anchored(Anchored::Yes);
-    match prefixes.try_search_rev(cache, &input) {
-        Ok(Some(half)) => half.offset(),
-        Ok(None) => bytes.len(),
-        // Nothing is ruled out: hold back as much as ever could be open.
-        Err(_) => from,
+/// The most bytes at the end of a stream that can wait for a detector: all but
+/// one of a match, or a whole one whose right neighbour matters.
+pub(crate) fn hold_back_max(read: &Pattern, detector: &Detector) -> usize {
+    read.len_max
+        .saturating_sub(usize::from(detector.right == Boundary::None))
+}
+
+/// Automata over the proper prefixes of matches: where could one begin that
+/// has not come to its end?
+pub(crate) struct Openings {
+    forward: DFA,
+    back: DFA,
+    /// Length of the longest proper prefix.
+    len_max: usize,
+}
+
+/// Working memory for one [`Openings`].
+pub(crate) struct OpeningsCache {
+    forward: Cache,
+    back: Cache,
+}
+
+impl Openings {
+    /// Compiles a language of proper prefixes, none longer than `len_max`.
+    pub(crate) fn compile(
+        prefixes: &Hir,
+        len_max: usize,
+        who: &str,
+    ) -> Result<Openings, MaskError> {
+        Ok(Openings {
+            forward: pattern::automaton(&[prefixes], false, MatchKind::All, who)?,
+            back: pattern::automaton(&[prefixes], true, MatchKind::All, who)?,
+            len_max,
+        })
+    }
+
+    pub(crate) fn cache(&self) -> OpeningsCache {
+        OpeningsCache {
+            forward: self.forward.create_cache(),
+            back: self.back.create_cache(),
+        }
+    }
+
+    /// The first position, not before `from`, from which all to the end of
+    /// `bytes` is a proper prefix of a match; the end if there is none.
+    ///
+    /// Positions before `held_to` were held before the latest bytes came. They
+    /// are tried forward, one after the other: the first mostly is still open,
+    /// and each is found closed only once, so that many small pushes cost a
+    /// run over the held bytes each and no more. The new bytes are run over
+    /// backwards, which mostly ends after a few.
+    pub(crate) fn first(
+        &self,
+        cache: &mut OpeningsCache,
+        bytes: &[u8],
+        from: usize,
+        held_to: usize,
+    ) -> usize {
+        let from = from.max(bytes.len().saturating_sub(self.len_max));
+        for start in from..held_to {
+            // An engine that fails has not ruled this start out.
+            if self
+                .open_from(&mut cache.forward, bytes, start)
+                .unwrap_or(true)
+            {
+                return start;
+            }
+        }
+        let from = from.max(held_to).min(bytes.len());
+        let input = Input::new(bytes)
+            .span(from..bytes.len())
+            .anchored(Anchored::Yes);
+        match self.back.try_search_rev(&mut cache.back, &input) {
+            Ok(Some(half)) => half.offset(),
+            Ok(None) => bytes.len(),
+            Err(_) => from,
+        }
+    }
+
+    /// The language holds every prefix of its words, so the automaton is dead
+    /// as soon as what it read is none of them.
+    fn open_from(&self, cache: &mut Cache, bytes: &[u8], start: usize) -> Option<bool> {
+        let input = Input::new(bytes)
+            .span(start..bytes.len())
+            .anchored(Anchored::Yes);
+        let mut state = self.forward.start_state_forward(cache, &input).ok()?;
+        for byte in bytes.get(start..)? {
+            state = self.forward.next_state(cache, state, *byte).ok()?;
+            if state.is_dead() {
+                return Some(false);
+            }
+        }
+        Some(true)
     }
 }
 

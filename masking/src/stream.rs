@@ -11,10 +11,11 @@
 //! be the start of an earlier match. Where a piece ends has no part in any
 //! decision, which is why content cut anywhere gives the same output.
 //!
-//! Costs of a push: its bytes and at most [`RuleSet::hold_back_max`] held ones
-//! are copied and screened, and the reversed prefixes are run back over the
-//! held ones: a few bytes in ordinary content. Byte by byte that is at worst
-//! `hold_back_max` steps for each byte, whatever the length of the stream.
+//! Costs of a push: its bytes and the held ones, at most
+//! [`RuleSet::hold_back_max`], are copied and screened; one automaton is run
+//! over the held bytes, another back over the new ones (a few in ordinary
+//! content). Byte by byte that is at worst a small multiple of `hold_back_max`
+//! steps for each byte, whatever the length of the stream.
 
 use std::sync::Arc;
 
@@ -34,6 +35,10 @@ const PIECE_BYTES_MAX: usize = 64 << 10;
 /// idles, once so many bytes of a form stand at the end. Fewer occur all the
 /// time by chance; a prompt that waits for its last letter helps nobody.
 const KNOWN_IDLE_BYTES_MIN: usize = 4;
+
+/// A piece of at least this length is screened before anything else is done
+/// with it: a scan costs about as much as a hundred single steps.
+const LARGE_PIECE_BYTES_MIN: usize = 512;
 
 /// An emptied carry larger than this gives its memory back.
 const CARRY_IDLE_BYTES_MAX: usize = 1 << 10;
@@ -148,20 +153,22 @@ impl Core {
 
         self.advance_tails(&rules, piece, old);
         let window = work.get(self.from..).unwrap_or(&[]);
-        let mut looked = false;
+        // A large piece is worth a look first: what is not there need not be
+        // searched for, and only the end of the piece matters for what follows.
+        let form_len_max = rules
+            .literals
+            .as_ref()
+            .map_or(0, |literals| literals.len_max);
+        let large = piece.len() > form_len_max.saturating_mul(2).max(LARGE_PIECE_BYTES_MIN);
+        if large {
+            masker.look(window, false);
+        }
         let mut alive = 0;
-        if let (Some(literals), Some(state)) = (&rules.literals, self.literal) {
-            // A large piece is worth a look first: if nothing is there, only
-            // its end matters for what could follow.
+        if let (Some(literals), Some(mut state)) = (&rules.literals, self.literal) {
             let mut skip = 0;
-            let mut state = state;
-            if piece.len() > literals.len_max.saturating_mul(2) {
-                masker.look(window, false);
-                looked = true;
-                if !masker.saw_known() {
-                    skip = piece.len() - literals.len_max;
-                    state = literals.start();
-                }
+            if large && !masker.saw_known() {
+                skip = piece.len() - form_len_max;
+                state = literals.start();
             }
             let hits = &mut self.hits;
             let state = literals.run(
@@ -175,16 +182,21 @@ impl Core {
             alive = literals.alive(state);
         }
 
-        masker.note_words(
-            work.get(self.from.saturating_sub(CONTEXT_BYTES)..)
-                .unwrap_or(&[]),
-        );
+        // Context words: those before the window, and across its beginning,
+        // beside those that the look saw inside it.
+        let words_to = if large {
+            self.from.saturating_add(CONTEXT_BYTES).min(len)
+        } else {
+            len
+        };
+        let words_from = self.from.saturating_sub(CONTEXT_BYTES);
+        masker.note_words(work.get(words_from..words_to).unwrap_or(&[]), large);
         let open = masker
-            .first_open(&work, self.from)
+            .first_open(&work, self.from, old)
             .min(len - alive.min(len))
             .max(self.from);
         if open > self.from && window.len() >= rules.len_min {
-            if !looked {
+            if !large {
                 masker.look(window, false);
             }
             self.collect(masker, &work, open);
@@ -243,11 +255,8 @@ impl Core {
     fn settle(&mut self, masker: &mut Masker, bytes: &[u8], upto: usize) {
         if upto > self.from {
             masker.look(bytes.get(self.from..).unwrap_or(&[]), false);
-            masker.note_words(
-                bytes
-                    .get(self.from.saturating_sub(CONTEXT_BYTES)..)
-                    .unwrap_or(&[]),
-            );
+            let words_from = self.from.saturating_sub(CONTEXT_BYTES);
+            masker.note_words(bytes.get(words_from..).unwrap_or(&[]), false);
             self.collect(masker, bytes, upto);
         }
     }

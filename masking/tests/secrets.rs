@@ -312,6 +312,6 @@ fn nothing_that_is_printed_shows_a_secret() {
         known: vec![long],
         ..Config::default()
     });
-    let error = error.err().expect("too long");
+    let error = error.expect_err("too long");
     assert!(!format!("{error} {error:?}").contains("planted"));
 }
