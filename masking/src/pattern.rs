@@ -6,6 +6,7 @@
 //! counted groups only. So no difference of dialect can make the two engines
 //! disagree.
 
+#[cfg(feature = "hyperscan")]
 use std::fmt::Write as _;
 
 use regex_automata::MatchKind;
@@ -134,6 +135,7 @@ impl Pattern {
     }
 
     /// The spelling for Hyperscan.
+    #[cfg(feature = "hyperscan")]
     pub(crate) fn hyperscan(&self) -> String {
         let mut text = String::new();
         print(&self.hir, &mut text);
@@ -245,6 +247,7 @@ fn prefixes(hir: &Hir) -> Hir {
     }
 }
 
+#[cfg(feature = "hyperscan")]
 fn print(hir: &Hir, text: &mut String) {
     match hir.kind() {
         HirKind::Empty | HirKind::Look(_) => {}
@@ -287,6 +290,7 @@ fn print(hir: &Hir, text: &mut String) {
     }
 }
 
+#[cfg(feature = "hyperscan")]
 fn group(hir: &Hir, text: &mut String) {
     text.push_str("(?:");
     print(hir, text);
@@ -294,6 +298,7 @@ fn group(hir: &Hir, text: &mut String) {
 }
 
 /// Appends one byte in Hyperscan's spelling.
+#[cfg(feature = "hyperscan")]
 pub(crate) fn push_byte(text: &mut String, byte: u8) {
     // Writing to a string cannot fail.
     let _ = write!(text, "\\x{byte:02x}");
@@ -396,6 +401,7 @@ mod tests {
         }
     }
 
+    #[cfg(feature = "hyperscan")]
     #[test]
     fn prints_plain_bytes_classes_and_groups() {
         let pattern = read("a(?:b|[c-e]{2,3})(?i)kkkkkkk").expect("a good pattern");

@@ -88,7 +88,8 @@ pub(crate) struct ScreenParts<'a> {
     pub(crate) detectors: Vec<(&'a str, Option<&'a Pattern>)>,
     /// Context words, lower case.
     pub(crate) words: &'a [Vec<u8>],
-    /// Forms of known secrets.
+    /// Forms of known secrets; the portable engine has the exact search instead.
+    #[cfg_attr(not(feature = "hyperscan"), allow(dead_code))]
     pub(crate) forms: &'a [(Zeroizing<Vec<u8>>, u32)],
 }
 
@@ -228,6 +229,9 @@ impl Screen {
             ) => {
                 if let Some(literals) = literals {
                     literals.run(literals.start(), bytes, |_, _, _| seen.known = true);
+                }
+                if seen.known && stop_early {
+                    return;
                 }
                 if let Some(words) = words {
                     see_words(words, bytes, &mut seen.words);
