@@ -30,7 +30,7 @@ impl ScramServer {
     pub(crate) fn first(&mut self, client_first: &[u8]) -> String {
         let text = std::str::from_utf8(client_first).unwrap();
         let bare = text.find("n=").unwrap();
-        self.gs2 = text[..bare].as_bytes().to_vec();
+        self.gs2 = text.as_bytes()[..bare].to_vec();
         let bare = &text[bare..];
         let nonce = bare.split_once(",r=").unwrap().1;
         let salt = BASE64.encode(&self.keys.salt);
