@@ -3,6 +3,7 @@
 
 use std::future::Future;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -115,15 +116,18 @@ impl Mailbox {
         self.jobs.is_empty()
     }
 
-    /// Runs waiting jobs; how many.
-    pub(crate) fn run_jobs(&self) -> u64 {
-        let mut count = 0;
+    /// Runs waiting jobs; how many, and how many of them panicked.
+    pub(crate) fn run_jobs(&self) -> (u64, u64) {
+        let (mut count, mut panics) = (0, 0);
         for _ in 0..JOBS_PER_TURN_MAX {
             let Some(job) = self.jobs.pop() else { break };
-            job();
+            // A job comes from elsewhere: its panic must not take the shard along.
+            if catch_unwind(AssertUnwindSafe(job)).is_err() {
+                panics += 1;
+            }
             count += 1;
         }
-        count
+        (count, panics)
     }
 
     /// Closes for good; jobs that were not run are dropped.
@@ -159,7 +163,7 @@ impl ShardHandle {
 
     /// Runs `job` on the shard soon, in order of arrival; there it may call `spawn`.
     /// False if the shard is gone. True means handed over: a shard that ends drops
-    /// the jobs it did not come to.
+    /// the jobs it did not come to. A job that panics is counted, the shard goes on.
     pub fn run(&self, job: impl FnOnce() + Send + 'static) -> bool {
         self.mailbox.push(Box::new(job))
     }

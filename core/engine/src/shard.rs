@@ -166,7 +166,12 @@ impl Shard {
     /// Everything that can be done without the driver: jobs, due timers, woken
     /// tasks; then one vectored send per connection that queued something.
     pub(crate) fn turn(&self) {
-        bump(&self.counters.mailbox_jobs, self.mailbox.run_jobs());
+        let (jobs, panics) = self.mailbox.run_jobs();
+        bump(&self.counters.mailbox_jobs, jobs);
+        if panics > 0 {
+            bump(&self.counters.panics, panics);
+            tracing::error!(shard = self.index, count = panics, "mailbox job panicked");
+        }
         if self.timers.next().is_some() {
             self.timers.fire(self.now());
         }

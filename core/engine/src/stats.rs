@@ -22,7 +22,7 @@ pub struct ShardStats {
     pub timers: u64,
     /// Gauge: live tasks, the engine's own included.
     pub tasks: u64,
-    /// Counter: tasks that ended by a panic.
+    /// Counter: tasks and jobs that ended by a panic.
     pub panics: u64,
     /// Counter: vectored sends completed.
     pub sends: u64,
@@ -38,7 +38,7 @@ pub struct ShardStats {
     pub accept_pauses: u64,
     /// Counter: connections dialled successfully.
     pub connects: u64,
-    /// Counter: kernel operations in flight.
+    /// Gauge: kernel operations in flight.
     pub operations: u64,
     /// Counter: completions that named an operation no longer known. Not zero is a bug.
     pub stale_completions: u64,

@@ -197,7 +197,8 @@ impl Group {
             id,
             length,
         };
-        let low = self.free() < self.count / 4;
+        // Rounded up, so that even of two buffers one always cycles.
+        let low = self.free() < self.count.div_ceil(4);
         if low {
             bump(&shard.counters.pressure_copies, 1);
         }

@@ -111,7 +111,13 @@ where
         let park = eventfd(libc::EFD_NONBLOCK).map_err(failed("create ring eventfd"))?;
         let mailbox = Mailbox::new(Some(Bells { ring, park }));
         let ring = RingDriver::new(&config, &mailbox).map_err(failed("create io_uring"))?;
-        Ok(Shard::new(index, mailbox, Driver::Ring(Box::new(ring)), config, Some(helpers)))
+        Ok(Shard::new(
+            index,
+            mailbox,
+            Driver::Ring(Box::new(ring)),
+            config,
+            Some(helpers),
+        ))
     })();
     let shard = match made {
         Ok(made) => made,
@@ -268,7 +274,10 @@ impl Pump<'_> {
             return Ok(());
         }
         bump(&shard.counters.parks, 1);
-        let duplicate = watch.try_clone()?;
+        // Out of descriptors: no parking then, the tick goes on and the shard lives.
+        let Ok(duplicate) = watch.try_clone() else {
+            return Ok(());
+        };
         // SAFETY: the descriptor is ours and given away here. It is no socket:
         // glommio offers no plain "watch this descriptor", but a stream polls for
         // readiness before it reads, and the read then fails with ENOTSOCK.

@@ -125,7 +125,11 @@ impl RingDriver {
             buffers.large_bytes,
             mailbox,
         )?;
-        let bell = mailbox.bells().ok_or_else(|| io::Error::other("mailbox without bells"))?.ring.as_raw_fd();
+        let bell = mailbox
+            .bells()
+            .ok_or_else(|| io::Error::other("mailbox without bells"))?
+            .ring
+            .as_raw_fd();
         let driver = RingDriver {
             ring: RefCell::new(ring),
             ops: RefCell::new(Slab::new()),
@@ -572,5 +576,49 @@ fn forgive(entered: io::Result<usize>) -> io::Result<()> {
             Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN) => Ok(()),
             _ => Err(error),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::shard::{current, spawn_shards};
+
+    #[test]
+    fn a_completion_of_an_operation_that_is_gone_touches_nothing() {
+        let (sender, receiver) = mpsc::channel();
+        let config = EngineConfig {
+            pin: false,
+            ..EngineConfig::default()
+        };
+        let shards = spawn_shards(config, move |_| {
+            let sender = sender.clone();
+            async move {
+                let shard = current();
+                let ring = shard.driver.ring().unwrap();
+                let before = ring.operations();
+                let (index, generation) = {
+                    let ops = ring.ops.borrow();
+                    let (index, slot) = ops.iter().next().unwrap();
+                    (index as u64, u64::from(slot.generation))
+                };
+                // The right slot of an older life, and a slot that never was.
+                ring.complete(&shard, (generation + 77) << 32 | index, 5, 0);
+                ring.complete(&shard, 1 << 32 | 0xffff_ffff, -1, u32::MAX);
+                // Nobody's completions are not even counted.
+                ring.complete(&shard, NOBODY, 0, 0);
+                sender
+                    .send((
+                        before == ring.operations(),
+                        shard.counters.stale_completions.get(),
+                    ))
+                    .unwrap();
+            }
+        })
+        .unwrap();
+        shards.join().unwrap();
+        assert_eq!(receiver.recv().unwrap(), (true, 2));
     }
 }

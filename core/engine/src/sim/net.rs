@@ -190,7 +190,8 @@ impl SimDriver {
         }
         let count = self.part(whole.min(room), self.config.short_writes);
         io.outstanding.set(io.outstanding.get() + count);
-        if let Some(peer) = io.peer.borrow().upgrade() {
+        let peer = io.peer.borrow().upgrade();
+        if let Some(peer) = peer {
             let at = self.arrival(io);
             let mut left = count;
             for piece in &batch {
@@ -201,6 +202,9 @@ impl SimDriver {
                 left -= part;
                 self.schedule(at, Event::Deliver(peer.clone(), piece.slice(..part)));
             }
+        } else {
+            // Closed and gone: what is sent to it is answered with a reset.
+            self.schedule(self.now() + self.delay(), Event::Reset(sock.clone()));
         }
         let done = self.now() + Duration::from_micros(1);
         self.schedule(done, Event::Sent(sock.clone(), batch, count));

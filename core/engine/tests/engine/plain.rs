@@ -1,12 +1,10 @@
 //! Plain sockets on the real ring: echo, backpressure, ends, jobs and replies from
 //! other threads.
 
-mod common;
-
 use std::time::Duration;
 
+use crate::common::{listen, on_shard, pattern};
 use bytes::Bytes;
-use common::{listen, on_shard, pattern};
 use portcullis_engine::{
     ConnectError, End, connect, deadline, now, offload, reply, sleep_until, spawn, stats,
     this_shard, yield_now,
@@ -19,7 +17,7 @@ fn a_message_comes_back_from_an_echo_server() {
     let echoed = on_shard(|| async {
         let listener = listen();
         let address = listener.local_addr();
-        let server = spawn(common::echo_once(listener));
+        let server = spawn(crate::common::echo_once(listener));
         let conn = connect(address, now() + LONG).await.unwrap();
         let (mut reader, writer) = conn.split();
         let mut all = Vec::new();
@@ -123,7 +121,7 @@ fn unread_bytes_come_first() {
     on_shard(|| async {
         let listener = listen();
         let address = listener.local_addr();
-        let server = spawn(common::echo_once(listener));
+        let server = spawn(crate::common::echo_once(listener));
         let (mut reader, writer) = connect(address, now() + LONG).await.unwrap().split();
         writer.queue(Bytes::from_static(b"later"));
         reader.unread(Bytes::from_static(b"second"));
