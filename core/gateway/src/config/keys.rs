@@ -151,7 +151,7 @@ pub const KEYS: &[Key] = &[
     key("limits", Table, "", Reload, "Bounds on what one session may ask for."),
     key("limits.statement_bytes_max", Integer(1024, 67_108_864), "1048576", Reload, "Bytes of one statement text; a larger one is refused."),
     key("limits.statement_tokens_max", Integer(100, 1_000_000), "50000", Reload, "Tokens of one statement text, counted before parsing."),
-    key("limits.statement_nesting_max", Integer(20, 2000), "500", Reload, "Depth of expressions, sub-queries and joins, estimated before parsing."),
+    key("limits.statement_nesting_max", Integer(20, 500), "500", Reload, "Depth of expressions, sub-queries and joins, estimated before parsing."),
     key("limits.parse_inline_bytes_max", Integer(0, 65_536), "4096", Reload, "Texts over this many bytes are parsed off the shard."),
     key("limits.verdict_cache_bytes_max", Integer(0, 4_294_967_296), "33554432", Restart, "Bytes of the verdict cache, per shard."),
     key("limits.bind_bytes_max", Integer(1024, 1_073_741_823), "16777216", Reload, "Bytes of one Bind held for rules that read binds; a larger one is refused under such rules and streamed under others."),

@@ -544,6 +544,9 @@ fn open(
         &entered.account,
     );
     let mut gate = SqlGate::new(entered.live.policy.clone(), entered.role.clone(), facts);
+    for (name, value) in login::parameters(&entered.startup) {
+        gate.startup_parameter(&name, &value);
+    }
     let mut shown = Vec::new();
     for (name, value) in &ready.parameters {
         gate.parameter_status(name, value);

@@ -243,20 +243,11 @@ fn request(
         rule: decision.rule.to_string(),
         text: masked(shown),
         binds: binds.into_iter().map(|b| b.map(&mut masked)).collect(),
-        state: state_shown(&state),
+        state: st.gate.state_shown(),
         in_transaction,
         wait_deadline_unix_ms: now_ms + wait_s * 1000,
         reuse: !st.gate.made_temporary_objects(),
     })
-}
-
-/// The gate's state as the approver sees it: `name=value` lines.
-fn state_shown(state: &[u8]) -> Vec<(String, String)> {
-    String::from_utf8_lossy(state)
-        .split(['\n', '\0'])
-        .filter_map(|line| line.split_once('='))
-        .map(|(name, value)| (name.to_string(), value.to_string()))
-        .collect()
 }
 
 async fn append(session: &Rc<PgSession>, body: &Body) -> bool {

@@ -375,14 +375,14 @@ impl PgSession {
 
     /// A decision was made at once: the fast path, or the start of the slow one.
     fn ruled(self: &Rc<Self>, id: UnitId, unit: Unit, decision: Decision) {
+        // An Execute is on record with its Bind; see `SessionRecord::executed`.
+        if decision.action == Action::Allow && matches!(unit, Unit::Execute { .. }) {
+            self.give(&mut self.state.borrow_mut(), id, Verdict::Forward);
+            return;
+        }
         let fast = decision.action == Action::Allow && self.facts.recording == RecordingMode::Async;
         if fast && !self.carries_mask(&unit) {
             let mut st = self.state.borrow_mut();
-            // An Execute is recorded with its Bind; see `SessionRecord::executed`.
-            if matches!(unit, Unit::Execute { .. }) {
-                self.give(&mut st, id, Verdict::Forward);
-                return;
-            }
             let body = st.record.request(
                 id,
                 &unit,

@@ -577,6 +577,18 @@ impl SqlGate {
         }
     }
 
+    /// The same state in words, for the approver: settings that this session
+    /// has changed, each with every value that may be in force.
+    pub fn state_shown(&self) -> Vec<(String, String)> {
+        self.meaning
+            .iter()
+            .map(|(name, values)| {
+                let values: Vec<&str> = values.iter().map(AsRef::as_ref).collect();
+                (name.to_string(), values.join(" or "))
+            })
+            .collect()
+    }
+
     /// Every text that a statement's name may stand for; for showing a held
     /// Bind and for its digest.
     pub fn texts(&self, statement: &[u8]) -> Vec<PreparedText> {

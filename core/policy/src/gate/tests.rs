@@ -617,6 +617,24 @@ fn repeated_texts_and_shapes_come_from_the_cache_with_the_same_decision() {
 }
 
 #[test]
+fn a_rule_that_reads_the_length_tells_texts_of_one_shape_apart() {
+    let mut s = Session::new(policy(
+        Action::Allow,
+        vec![RuleSpec {
+            when: Some("text_length > 33".into()),
+            ..rule("no-long-texts", Action::Deny)
+        }],
+    ));
+    for n in 0..5 {
+        let short = format!("select * from t where id = {n}");
+        let long = format!("select * from t where id = {n}00000000");
+        assert_eq!(s.query(&short).action, Action::Allow);
+        assert_eq!(s.query(&long).action, Action::Deny);
+    }
+    assert!(s.cache.hits_and_misses().0 >= 4);
+}
+
+#[test]
 fn literals_do_not_flush_the_cache_and_it_keeps_its_bound() {
     let mut s = Session::new(usual());
     for n in 0..3 {

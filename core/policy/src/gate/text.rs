@@ -133,8 +133,13 @@ impl SqlGate {
         let mut buffer = std::mem::take(&mut self.shape);
         let shaped = !broken
             && text.len() <= SHAPE_BYTES_MAX
-            && !role.reads_length()
             && shape(text, &mut buffer);
+        if shaped && role.reads_length() {
+            // Such a role tells texts of one shape apart by their length alone.
+            // A shape is ASCII, so the first of these bytes cannot be part of one.
+            buffer.push(0xff);
+            buffer.extend_from_slice(&(text.len() as u64).to_be_bytes());
+        }
         let shape_key = Key {
             context: &self.context,
             state,

@@ -89,6 +89,9 @@ struct Walker {
     /// Every alias or relation name in the statement with the table behind it;
     /// `None` = something derived.
     aliases: Vec<(String, Option<TableName>)>,
+    /// Every function in FROM: its alias (of one without, its own name) and the
+    /// columns that the alias declares.
+    scans: Vec<(String, Vec<String>)>,
     /// The one name that `name` can have in the SELECT at hand:
     /// `SELECT set_config(name, …) FROM pg_settings WHERE name = '…'`, which
     /// pg_dump sends.
@@ -148,6 +151,9 @@ impl Walker {
                 self.aliases.push((name.to_owned(), Some(table)));
             }
             "RangeSubselect" | "RangeFunction" | "RangeTableFunc" | "JsonTable" | "JoinExpr" => {
+                if tree.name() == "RangeFunction" {
+                    self.scan(tree);
+                }
                 for field in ["alias", "join_using_alias"] {
                     let alias = tree.get(field);
                     if alias.is_some() {
@@ -162,6 +168,41 @@ impl Walker {
         for child in tree.children() {
             self.collect_aliases(child);
         }
+    }
+
+    /// Notes a function in FROM.
+    fn scan(&mut self, tree: &Tree) {
+        let alias = tree.get("alias");
+        if alias.is_some() {
+            let declared = alias.list("colnames").iter().map(Tree::as_text);
+            let defined = tree.list("coldeflist").iter().map(|c| c.text("colname"));
+            let columns = declared.chain(defined).map(str::to_owned).collect();
+            self.scans
+                .push((alias.text("aliasname").to_owned(), columns));
+            return;
+        }
+        let mut open: Vec<&Tree> = tree.list("functions").iter().collect();
+        while let Some(part) = open.pop() {
+            match part {
+                Tree::List(items) => open.extend(items.iter()),
+                part if part.name() == "FuncCall" => {
+                    if let Some(name) = part.list("funcname").last() {
+                        self.scans.push((name.as_text().to_owned(), Vec::new()));
+                    }
+                }
+                part if part.name() == "List" => open.extend(part.children()),
+                _ => {}
+            }
+        }
+    }
+
+    /// Whether `alias.name` may call the function `name`: an alias of a
+    /// function in FROM can stand for one value, on which any function of one
+    /// argument can be called so; a column of that name comes first.
+    fn may_call(&self, alias: &str, name: &str) -> bool {
+        self.scans.iter().any(|(scan, columns)| {
+            scan == alias && name != alias && !columns.iter().any(|column| column == name)
+        })
     }
 
     /// The tables behind an alias; `None` when the alias is unknown.
@@ -260,6 +301,15 @@ impl Walker {
             "RangeVar" => self.relation(tree, mode),
             "ColumnRef" => self.column_ref(tree),
             "FuncCall" => self.call(tree),
+            "AIndirection" => {
+                // `(value).name` is a field of a row or a call of `name`.
+                for step in tree.list("indirection") {
+                    if step.name() == "String" || !step.as_text().is_empty() {
+                        self.function_named(None, step.as_text());
+                    }
+                }
+                self.fields(tree, mode, &[]);
+            }
             "CurrentOfExpr" => {
                 let name = tree.text("cursor_name").to_owned();
                 if name.is_empty() {
@@ -346,6 +396,11 @@ impl Walker {
         }
         if !before.is_empty() && eats_rows(name) {
             self.column(tables.clone(), "*", false);
+            self.function_named(None, name);
+        } else if before
+            .last()
+            .is_some_and(|alias| self.may_call(alias, name))
+        {
             self.function_named(None, name);
         }
         self.column(tables, name, false);
