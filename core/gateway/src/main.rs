@@ -8,6 +8,8 @@ mod cli;
 mod config;
 mod pg;
 mod serve;
+#[cfg(test)]
+mod simulated;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

@@ -54,7 +54,7 @@ enum Command {
     Token(tokens::Token),
     /// List gateway tokens (never the tokens themselves).
     Tokens(tokens::Tokens),
-    /// Revoke a gateway token; sessions that live on it go on until it would have ended.
+    /// Revoke a gateway token; sessions that live on it end within a second.
     Revoke(tokens::Revoke),
     /// List held requests, whole, as their approvers must see them.
     Approvals(approvals::Approvals),

@@ -83,6 +83,7 @@ pub fn run(file: &Path) -> Result<(), RunError> {
     let config = config::load(file)?;
     init_log(config.gateway.log_level);
     forbid_core_dumps();
+    raise_descriptor_limit();
     let caps = engine::probe()?;
     tracing::debug!(?caps, "io_uring works");
     make_private_dir(&config.gateway.data_dir)?;
@@ -186,13 +187,21 @@ fn init_log(level: tracing::Level) {
 
 /// A core file would hold credentials.
 fn forbid_core_dumps() {
-    use rustix_free::{no_core_dumps, not_dumpable};
+    use system::{no_core_dumps, not_dumpable};
     no_core_dumps();
     not_dumpable();
 }
 
-/// Two calls into the system that nothing in our crates wraps.
-mod rustix_free {
+/// Each session takes two descriptors; the soft limit is often 1024. Must come
+/// before the shards start: the kernel keeps the limit that it saw first.
+fn raise_descriptor_limit() {
+    if let Some((soft, hard)) = system::raise_descriptors() {
+        tracing::debug!(soft, hard, "descriptor limit raised");
+    }
+}
+
+/// The few calls into the system that nothing in our crates wraps.
+mod system {
     /// `RLIMIT_CORE` = 0.
     pub fn no_core_dumps() {
         let none = libc::rlimit {
@@ -204,6 +213,23 @@ mod rustix_free {
         if done != 0 {
             tracing::warn!("core dumps cannot be turned off");
         }
+    }
+
+    /// `RLIMIT_NOFILE`: the soft limit up to the hard one. Old and new.
+    pub fn raise_descriptors() -> Option<(u64, u64)> {
+        let mut limit = libc::rlimit {
+            rlim_cur: 0,
+            rlim_max: 0,
+        };
+        // SAFETY: a plain call with a pointer to a live struct of the right type.
+        if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0 {
+            return None;
+        }
+        let before = limit.rlim_cur;
+        limit.rlim_cur = limit.rlim_max;
+        // SAFETY: as above.
+        (unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } == 0)
+            .then_some((before, limit.rlim_max))
     }
 
     /// `PR_SET_DUMPABLE` = 0: neither a core pattern program nor another
@@ -388,12 +414,42 @@ async fn shard_main(
         }
     }
     let stopped = shard.stop.notified();
+    let revocations = engine::spawn(end_revoked(shard.clone()));
     let _ = ready.send(Ok(()));
     drop(ready);
     stopped.await;
     drop(accepting);
     drain(&shard).await;
+    drop(revocations);
     Shard::end();
+}
+
+/// How soon a session ends after its gateway token was revoked.
+const REVOCATION_EVERY: Duration = Duration::from_secs(1);
+
+/// Ends sessions whose gateway token is no longer in force.
+async fn end_revoked(shard: Rc<Shard>) {
+    loop {
+        engine::sleep_until(engine::now().after(REVOCATION_EVERY)).await;
+        let sessions = shard.sessions();
+        if sessions.is_empty() {
+            continue;
+        }
+        let tokens = shard.shared.control.tokens();
+        let now_s = engine::wall_clock_us() / 1_000_000;
+        for session in sessions {
+            let principal = &session.facts.principal;
+            if principal.credential == identity::CredentialKind::GatewayToken
+                && tokens.status(&principal.credential_id, now_s) != identity::TokenStatus::Live
+            {
+                session.end_with(
+                    b"57P01",
+                    "the token of this session is no longer in force",
+                    "token revoked",
+                );
+            }
+        }
+    }
 }
 
 async fn accept(shard: Rc<Shard>, number: usize, listener: Listener) {

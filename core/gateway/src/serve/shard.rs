@@ -156,6 +156,13 @@ impl Shard {
         self.record_moved.notify_all();
     }
 
+    /// Records appended so far: a simulation waits for the writer's thread, which
+    /// knows nothing of its time.
+    #[cfg(test)]
+    pub fn appended(&self) -> u64 {
+        self.producer.borrow().appended()
+    }
+
     /// A session lives here.
     pub fn enter(&self, session: &Rc<PgSession>) {
         self.sessions
