@@ -469,6 +469,15 @@ fn any_fits(rule: &Rule, s: &StatementFacts, path: Path<'_>) -> Result<(), &'sta
                 p.name.matches(&f.name) && schema_may(p.schema.as_ref(), f.schema.as_deref())
             })
         })
+        // `t.name` calls a function of the row where `t` has no such column.
+        && !s.columns.iter().any(|c| {
+            !c.written
+                && !c.tables.is_empty()
+                && rule
+                    .functions
+                    .iter()
+                    .any(|p| !p.name.is_all() && p.name.matches(&c.name))
+        })
     {
         return Err("other functions");
     }

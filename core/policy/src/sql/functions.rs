@@ -173,6 +173,31 @@ pub(super) fn eats_rows(name: &str) -> bool {
     ROW_EATERS.binary_search(&name).is_ok()
 }
 
+/// Fields of the rows that catalogue functions return, which clients read as
+/// `alias.field` or `(value).field`; without the list each would count as a
+/// call of a function of that name.
+pub(super) fn fields_of(function: &str) -> &'static [&'static str] {
+    match function {
+        "_pg_expandarray" => &["x", "n"],
+        "aclexplode" => &["grantor", "grantee", "privilege_type", "is_grantable"],
+        "json_each" | "json_each_text" | "jsonb_each" | "jsonb_each_text" => &["key", "value"],
+        "pg_get_keywords" => &["word", "catcode", "barelabel", "catdesc", "baredesc"],
+        "pg_options_to_table" => &["option_name", "option_value"],
+        "pg_partition_tree" => &["relid", "parentrelid", "isleaf", "level"],
+        "pg_get_publication_tables" => &["pubid", "relid", "attrs", "qual"],
+        "pg_sequence_parameters" => &[
+            "start_value",
+            "minimum_value",
+            "maximum_value",
+            "increment",
+            "cycle_option",
+            "cache_size",
+            "data_type",
+        ],
+        _ => &[],
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::{DYNAMIC, ROW_EATERS};

@@ -673,3 +673,20 @@ fn deep_texts_that_the_caps_allow_parse_on_a_stack_that_fits() {
         assert!(drawn.is_ok(), "{}: {drawn:?}", &text[..40]);
     }
 }
+
+#[test]
+fn the_rows_of_an_insert_are_its_own_and_a_query_in_them_counts() {
+    let kinds = |text: &str| {
+        let found = facts(text, &SqlLimits::default()).expect("parses");
+        found.statements[0].kinds.clone()
+    };
+    assert_eq!(kinds("insert into t values (1), (2)"), ["insert"]);
+    for reading in [
+        "insert into t values ((select secret from x))",
+        "insert into t select * from x",
+        "insert into t with a as (select 1) values (1)",
+        "values (1)",
+    ] {
+        assert!(kinds(reading).contains(&"select"), "{reading}");
+    }
+}

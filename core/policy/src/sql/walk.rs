@@ -6,7 +6,7 @@
 
 mod utility;
 
-use super::functions::{eats_rows, is_dynamic};
+use super::functions::{eats_rows, fields_of, is_dynamic};
 use super::tree::Tree;
 use super::{
     ColumnName, FactsError, FunctionName, NameUse, Opaque, Setting, StatementFacts, TableName,
@@ -92,6 +92,8 @@ struct Walker {
     /// Every function in FROM: its alias (of one without, its own name) and the
     /// columns that the alias declares.
     scans: Vec<(String, Vec<String>)>,
+    /// Fields of the rows that functions of the statement are known to return.
+    fields: Vec<&'static str>,
     /// The one name that `name` can have in the SELECT at hand:
     /// `SELECT set_config(name, …) FROM pg_settings WHERE name = '…'`, which
     /// pg_dump sends.
@@ -163,6 +165,10 @@ impl Walker {
                 }
             }
             "CommonTableExpr" => self.aliases.push((tree.text("ctename").to_owned(), None)),
+            "FuncCall" => {
+                let name = tree.list("funcname").last().map(Tree::as_text);
+                self.fields.extend(fields_of(name.unwrap_or_default()));
+            }
             _ => {}
         }
         for child in tree.children() {
@@ -172,28 +178,27 @@ impl Walker {
 
     /// Notes a function in FROM.
     fn scan(&mut self, tree: &Tree) {
+        let mut names = Vec::new();
+        for item in tree.list("functions") {
+            called(item, &mut names);
+        }
         let alias = tree.get("alias");
-        if alias.is_some() {
-            let declared = alias.list("colnames").iter().map(Tree::as_text);
-            let defined = tree.list("coldeflist").iter().map(|c| c.text("colname"));
-            let columns = declared.chain(defined).map(str::to_owned).collect();
-            self.scans
-                .push((alias.text("aliasname").to_owned(), columns));
+        if !alias.is_some() {
+            let scans = names.into_iter().map(|name| {
+                let fields = fields_of(&name).iter().map(|f| (*f).to_owned()).collect();
+                (name, fields)
+            });
+            self.scans.extend(scans);
             return;
         }
-        let mut open: Vec<&Tree> = tree.list("functions").iter().collect();
-        while let Some(part) = open.pop() {
-            match part {
-                Tree::List(items) => open.extend(items.iter()),
-                part if part.name() == "FuncCall" => {
-                    if let Some(name) = part.list("funcname").last() {
-                        self.scans.push((name.as_text().to_owned(), Vec::new()));
-                    }
-                }
-                part if part.name() == "List" => open.extend(part.children()),
-                _ => {}
-            }
-        }
+        let fields = names.iter().flat_map(|name| fields_of(name)).copied();
+        let declared = alias.list("colnames").iter().map(Tree::as_text);
+        let defined = tree.list("coldeflist").iter().map(|c| c.text("colname"));
+        let columns = fields.chain(declared).chain(defined);
+        self.scans.push((
+            alias.text("aliasname").to_owned(),
+            columns.map(str::to_owned).collect(),
+        ));
     }
 
     /// Whether `alias.name` may call the function `name`: an alias of a
@@ -304,8 +309,9 @@ impl Walker {
             "AIndirection" => {
                 // `(value).name` is a field of a row or a call of `name`.
                 for step in tree.list("indirection") {
-                    if step.name() == "String" || !step.as_text().is_empty() {
-                        self.function_named(None, step.as_text());
+                    let name = step.as_text();
+                    if !name.is_empty() && !self.fields.contains(&name) {
+                        self.function_named(None, name);
                     }
                 }
                 self.fields(tree, mode, &[]);
@@ -540,6 +546,14 @@ impl Walker {
                 self.facts.where_missing = true;
             }
         }
+        // The rows of `INSERT … VALUES` are the insert's own: they select nothing,
+        // though the grammar writes them as a SELECT. A query inside one of the
+        // values is met below and counts.
+        let source = tree.get("select_stmt");
+        let own_rows = !source.list("values_lists").is_empty() && !source.get("with_clause").is_some();
+        if own_rows {
+            self.fields(source, Mode::Read, &[]);
+        }
         self.fields(
             tree,
             Mode::Read,
@@ -549,6 +563,7 @@ impl Walker {
                 "merge_when_clauses",
                 "on_conflict_clause",
                 "cols",
+                if own_rows { "select_stmt" } else { "" },
             ],
         );
         if scoped {
@@ -569,6 +584,21 @@ impl Walker {
         {
             self.facts.makes_temporary = true;
         }
+    }
+}
+
+/// Names of the functions called by the entries of a RangeFunction, not those
+/// inside their arguments.
+fn called(tree: &Tree, names: &mut Vec<String>) {
+    match tree {
+        Tree::List(items) => items.iter().for_each(|item| called(item, names)),
+        call if call.name() == "FuncCall" => {
+            if let Some(name) = call.list("funcname").last() {
+                names.push(name.as_text().to_owned());
+            }
+        }
+        list if list.name() == "List" => list.children().for_each(|item| called(item, names)),
+        _ => {}
     }
 }
 
