@@ -153,6 +153,31 @@ class Credentials(Case):
         self.assertEqual(known.stdout, "1\n", known.stderr)
 
 
+class StartUp(Case):
+    def test_a_setting_at_start_up_must_pass_as_its_set_would(self):
+        self.start()
+        harmless = self.psql("show application_name", application_name="job 7", options="-c DateStyle=ISO -c TimeZone=UTC")
+        self.assertEqual(harmless.stdout, "job 7\n", harmless.stderr)
+        for options in (
+            "-c role=postgres", "-c session_authorization=postgres", "--session-authorization=postgres",
+            "-B 64", "-c TimeZone=UTC -x junk -c role=postgres",
+        ):  # fmt: skip
+            with self.subTest(options):
+                refused = self.psql("select 'in'", options=options)
+                self.assertEqual(refused.stdout, "")
+                self.assertIn('rule="startup_setting"', refused.stderr)
+        # A SET that the role may send passes here too; the text is then read under it, or not at all.
+        unread = self.psql("select 'in'", options="-c standard_conforming_strings=off")
+        self.assertEqual(unread.stdout, "")
+        self.assertIn('rule="reading"', unread.stderr)
+
+    def test_replication_is_refused_and_names_the_rule(self):
+        self.start()
+        for value in ("database", "true"):
+            refused = self.psql("IDENTIFY_SYSTEM", replication=value)
+            self.assertIn('rule="replication"', refused.stderr)
+
+
 class Balancers(Case):
     @staticmethod
     def header(source: str, port: int) -> bytes:
