@@ -91,11 +91,6 @@ impl Agent {
         }
     }
 
-    /// Whether a message was cut by the end of the connection.
-    pub fn is_between_messages(&self) -> bool {
-        self.input.is_empty()
-    }
-
     /// A Query, answered to its ReadyForQuery.
     pub async fn query(&mut self, text: &str) -> Vec<Message> {
         self.writer.queue(query(text));

@@ -235,7 +235,7 @@ impl Model {
     }
 
     fn in_transaction(&self, text: &str) -> Result<(), Fault> {
-        if self.status == b'E' && text != "rollback" {
+        if self.status == b'E' && without_comment(text) != "rollback" {
             return Err((b"25P02", "current transaction is aborted".into()));
         }
         Ok(())
@@ -244,6 +244,7 @@ impl Model {
     /// Runs a text; false where rows are left behind the limit.
     fn run(&mut self, text: &str, from: usize, max: usize) -> Result<bool, Fault> {
         self.ran.push(text.to_string());
+        let text = without_comment(text);
         if text.contains("1/0") {
             return Err((b"22012", format!("division by zero near {SECRET}")));
         }
@@ -321,6 +322,10 @@ impl Model {
         }
         backend::ready_for_query(&mut self.out, self.status);
     }
+}
+
+fn without_comment(text: &str) -> &str {
+    text.split(" --").next().unwrap_or(text)
 }
 
 fn text_of(bytes: &[u8]) -> String {

@@ -95,7 +95,12 @@ impl Script {
     }
 
     fn extended(&mut self, random: &mut Random, label: &str, out: &mut BytesMut) {
-        let text = self.text(random, label);
+        // Each text once, so that a human can tell which one it is that waits.
+        let plain = self.text(random, label);
+        let text = format!("{plain} -- {label}");
+        if let Some(human) = self.held.remove(&plain) {
+            self.held.insert(text.clone(), human);
+        }
         let name = if random.below(2) == 0 { "" } else { label };
         frontend::parse(out, name.as_bytes(), text.as_bytes(), &[]).expect("fits");
         frontend::bind(out, b"", name.as_bytes(), &[], &[], &[]).expect("fits");
