@@ -1,0 +1,3 @@
+//! Hands libFuzzer's input to `portcullis_fuzz::pg_upstream_login`.
+#![no_main]
+libfuzzer_sys::fuzz_target!(|data: &[u8]| portcullis_fuzz::pg_upstream_login::run(data));
