@@ -2,7 +2,7 @@
 
 use super::names::{Full, Prepared};
 use super::reading::Reading;
-use super::{Bind, Binds, Change, MEANING, SqlGate};
+use super::{Bind, Binds, Change, MEANING, PreparedText, SqlGate};
 use crate::compile::Role;
 use crate::decision::Decision;
 use crate::evaluate::{Circumstances, decide, moves_path};
@@ -73,6 +73,8 @@ impl SqlGate {
                         search_path_changed: self.search_path_changed,
                     };
                     for slot in slots {
+                        self.behind
+                            .push((name.clone(), prepared_text(&slot.prepared)));
                         let decision =
                             decide(role, &slot.prepared.facts, circumstances, |_, _, _| {});
                         // A hold was taken when the portal was made.
@@ -138,6 +140,8 @@ impl SqlGate {
             });
             nested.push(slot.prepared.clone());
         }
+        self.behind
+            .extend(nested.iter().map(|p| (name.to_owned(), prepared_text(p))));
         for prepared in nested {
             if prepared
                 .facts
@@ -278,6 +282,13 @@ impl SqlGate {
             }
             values.push(value);
         }
+    }
+}
+
+fn prepared_text(prepared: &Prepared) -> PreparedText {
+    PreparedText {
+        text: prepared.text.clone(),
+        types: prepared.types.clone(),
     }
 }
 

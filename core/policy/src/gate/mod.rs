@@ -178,6 +178,8 @@ pub struct SqlGate {
     meaning: BTreeMap<String, Vec<String>>,
     shape: Vec<u8>,
     waiting: Option<Waiting>,
+    /// What the names stand for that the unit decided last uses in its SQL.
+    behind: Vec<(String, PreparedText)>,
     /// The answer of a role that reads no SQL.
     pass: Decision,
 }
@@ -215,6 +217,7 @@ impl SqlGate {
             meaning: BTreeMap::new(),
             shape: Vec::new(),
             waiting: None,
+            behind: Vec::new(),
             pass,
         };
         gate.context = gate.context_digest();
@@ -283,6 +286,7 @@ impl SqlGate {
         statement: &[u8],
         binds: Binds<'_>,
     ) -> Decision {
+        self.behind = Vec::new();
         let Some(role) = self.role.clone() else {
             return self.no_role();
         };
@@ -600,6 +604,14 @@ impl SqlGate {
                 types: s.prepared.types.clone(),
             })
             .collect()
+    }
+
+    /// What the unit decided last runs by name: of each EXECUTE or FETCH in it,
+    /// in order and through EXECUTE of EXECUTE, the name and every text that it
+    /// may stand for. A hold must show these and bind them into its digest:
+    /// `EXECUTE p` alone says nothing of what will run.
+    pub fn behind_names(&self) -> &[(String, PreparedText)] {
+        &self.behind
     }
 
     /// Whether the session may have made temporary objects or functions, which

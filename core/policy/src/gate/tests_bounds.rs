@@ -64,3 +64,34 @@ fn one_name_may_not_stand_for_ever_more_texts() {
         "the same again costs nothing"
     );
 }
+
+#[test]
+fn a_hold_is_told_what_a_name_in_its_sql_stands_for() {
+    let mut s = Session::new(usual());
+    let behind = |s: &Session| -> Vec<(String, String)> {
+        s.gate
+            .behind_names()
+            .iter()
+            .map(|(name, p)| (name.clone(), String::from_utf8_lossy(&p.text).into_owned()))
+            .collect()
+    };
+    let text = "update t set a = 1 where b = 2";
+    let (unit, _) = s.parse("p", text);
+    s.gate.answered(unit, Outcome::Completed);
+    let expected = vec![("p".to_owned(), text.to_owned())];
+    for sql in ["execute p", "explain analyze execute p"] {
+        s.query(sql);
+        assert_eq!(behind(&s), expected, "{sql}");
+    }
+    s.query("select 1");
+    assert_eq!(behind(&s), []);
+    let (unit, _) = s.parse("e", "execute p");
+    s.gate.answered(unit, Outcome::Completed);
+    s.bind("", "e");
+    assert_eq!(behind(&s), expected);
+    // Until it is answered, a new text stands beside the old one.
+    let (unit, _) = s.parse("p", "update t set a = 9 where b = 2");
+    s.query("execute p");
+    assert_eq!(behind(&s).len(), 2);
+    s.gate.answered(unit, Outcome::Failed);
+}

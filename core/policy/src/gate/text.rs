@@ -103,6 +103,7 @@ impl SqlGate {
         intent: Intent,
         cache: &mut VerdictCache,
     ) -> Step {
+        self.behind = Vec::new();
         let Some(role) = self.role.clone() else {
             return Step::Decided(self.no_role());
         };
@@ -131,9 +132,7 @@ impl SqlGate {
             &[]
         };
         let mut buffer = std::mem::take(&mut self.shape);
-        let shaped = !broken
-            && text.len() <= SHAPE_BYTES_MAX
-            && shape(text, &mut buffer);
+        let shaped = !broken && text.len() <= SHAPE_BYTES_MAX && shape(text, &mut buffer);
         if shaped && role.reads_length() {
             // Such a role tells texts of one shape apart by their length alone.
             // A shape is ASCII, so the first of these bytes cannot be part of one.

@@ -550,7 +550,8 @@ impl Walker {
         // though the grammar writes them as a SELECT. A query inside one of the
         // values is met below and counts.
         let source = tree.get("select_stmt");
-        let own_rows = !source.list("values_lists").is_empty() && !source.get("with_clause").is_some();
+        let own_rows =
+            !source.list("values_lists").is_empty() && !source.get("with_clause").is_some();
         if own_rows {
             self.fields(source, Mode::Read, &[]);
         }
