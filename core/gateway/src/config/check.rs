@@ -237,14 +237,14 @@ fn listeners(c: &mut Checker<'_>, raw: Vec<RawListener>, targets: &[Target]) -> 
                 l.oauth_scope.clone().unwrap_or_else(|| "openid".into()),
             )
         });
-        if let Some(target) = &l.target {
-            if !targets.iter().any(|t| t.name == *target) {
-                c.complain(
-                    &format!("{at}.target"),
-                    format!("no target is named `{target}`"),
-                    "",
-                );
-            }
+        if let Some(target) = &l.target
+            && !targets.iter().any(|t| t.name == *target)
+        {
+            c.complain(
+                &format!("{at}.target"),
+                format!("no target is named `{target}`"),
+                "",
+            );
         }
         let mut balancers = Vec::new();
         for (j, text) in l.proxy_protocol_from.unwrap_or_default().iter().enumerate() {

@@ -135,10 +135,10 @@ fn place(path: &str, spec: &PolicySpec) -> String {
         return path.to_string();
     };
     for (i, role) in spec.roles.iter().enumerate() {
-        if let Some(tail) = rest.strip_prefix(role.name.as_str()) {
-            if tail.is_empty() || tail.starts_with(['.', '[']) {
-                return format!("roles[{i}]{tail}");
-            }
+        if let Some(tail) = rest.strip_prefix(role.name.as_str())
+            && (tail.is_empty() || tail.starts_with(['.', '[']))
+        {
+            return format!("roles[{i}]{tail}");
         }
     }
     path.to_string()
