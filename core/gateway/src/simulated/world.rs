@@ -390,9 +390,7 @@ async fn serve_backend(target: Rc<Target>, conn: Conn, process_id: u32) -> Optio
         backend.cancelled.set(false);
         model.feed(input);
         loop {
-            let mut seen = target.seen.borrow_mut();
-            seen.append(&mut model.seen);
-            drop(seen);
+            target.seen.borrow_mut().append(&mut model.seen);
             target.ran.borrow_mut().append(&mut model.ran);
             target
                 .binds
