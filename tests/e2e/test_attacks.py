@@ -129,6 +129,35 @@ class StartUp(GatewayCase):
                 self.assertIn(OWNER.encode(), dict(said)[b"D"])
 
 
+class Databases(GatewayCase):
+    """A role that allows all but one setting, and that only in one database."""
+
+    def test_rules_for_a_database_hold_at_start_up_and_names_the_server_cuts_are_refused(self):
+        cases.server()
+        rules = """
+[[roles.rules]]
+name = "all"
+action = "allow"
+[[roles.rules]]
+name = "no-timeouts"
+action = "deny"
+settings = ["statement_timeout"]
+databases = ["shop"]
+"""
+        case = GatewayCase()
+        case.port, control = free_port(), free_port()
+        case.gateway = Gateway(
+            lambda folder: cases.config(folder, case.port, control, "", rules), env={"SHOP_PASSWORD": OWNER_PASSWORD}
+        )
+        with case.gateway as gateway:
+            case.token = gateway.token("ada", "agents")
+            timeout = "-c statement_timeout=7s"
+            self.assertIn('rule="startup_setting"', case.psql("SELECT 1", options=timeout).stderr)
+            self.assertEqual(case.psql("SELECT 1", database="shop/shop_two", options=timeout).stdout, "1\n")
+            cut = case.psql("SELECT 1", database="shop/" + "d" * 64).stderr
+            self.assertIn("no access to", cut)
+
+
 class Messages(GatewayCase):
     def test_a_bind_behind_a_refused_parse_does_not_run_the_old_text(self):
         with Raw(self) as agent:
@@ -285,6 +314,37 @@ class Held(GatewayCase):
             again = self.ask(agent, b"5")
             self.assertNotEqual(again, first)
             self.gateway.cli("deny", again, "--by", "grace")
+
+    def test_a_grant_for_execute_is_for_what_the_name_stood_for(self):
+        with Raw(self) as agent:
+            agent.answers(parse("p", "UPDATE customers SET discount = 91"), SYNC)
+            agent.send(query("EXECUTE p"))
+            first = self.pending("discount = 91")
+            self.assertIn("p stands for", self.gateway.cli("approvals").stdout)
+        self.pending("discount = 91", waiting=0)
+        self.gateway.cli("approve", first, "--by", "grace")
+        with Raw(self) as agent:
+            agent.answers(parse("p", "DELETE FROM customers"), SYNC)
+            agent.send(query("EXECUTE p"))
+            other = self.pending("DELETE FROM customers")
+            self.assertNotEqual(other, first)
+            self.gateway.cli("deny", other, "--by", "grace")
+            self.assertEqual(states(agent.answers()), ["42501"])
+        self.assertEqual(cases.server().sql("SELECT count(*) FROM customers", "shop").strip(), "3")
+
+    def test_a_grant_is_for_the_types_of_its_values(self):
+        sql = "UPDATE customers SET note = $1"
+        with Raw(self) as agent:
+            agent.send(parse("", sql, (25,)), bind("", "", (b"zz",)), execute(), SYNC)
+            first = self.pending("SET note")
+        self.pending("SET note", waiting=0)
+        self.gateway.cli("approve", first, "--by", "grace")
+        with Raw(self) as agent:
+            agent.send(parse("", sql, (18,)), bind("", "", (b"zz",)), execute(), SYNC)
+            other = self.pending("SET note")
+            self.assertNotEqual(other, first)
+            self.gateway.cli("deny", other, "--by", "grace")
+            self.assertEqual(states(agent.answers()), ["42501"])
 
     def test_a_grant_is_for_the_state_it_was_asked_in(self):
         sql = "UPDATE customers SET discount = 77"

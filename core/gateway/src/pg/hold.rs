@@ -9,7 +9,8 @@ use crate::pg::digest::{self, Digest};
 use crate::pg::record::ruling;
 use crate::pg::refusal::{self, HoldEnd};
 use crate::pg::session::PgSession;
-use control::{AbandonReason, HoldAnswer, HoldRequest};
+use crate::serve::shard::Shard;
+use control::{AbandonReason, HoldAnswer, HoldNotice, HoldRequest};
 use policy::Decision;
 use postgres::session::{BindValues, Unit, UnitId, Verdict};
 use recorder::{ApprovalState, Body};
@@ -18,6 +19,10 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
+
+/// Names in one held request whose texts are shown; a request with more is
+/// refused, since nobody reads them all.
+const NAMES_SHOWN_MAX: usize = 32;
 
 /// How a wait ended.
 enum Waited {
@@ -49,26 +54,19 @@ pub(super) async fn wait(
     };
 
     session.hold_end.set(None);
+    session.on_file.set(false);
     session.held.set(true);
     let (answer_to, answer) = engine::reply::<HoldAnswer>();
-    let ticket = session
-        .shard
-        .shared
-        .control
-        .hold(request, Box::new(move |a| answer_to.send(a)));
-    let approval = ticket.approval_id();
-    record(session, id, &approval, ApprovalState::Requested, "", "").await;
     session.state.borrow_mut().machine.park();
-    session.notify_agent(refusal::held_notice(
-        &decision.rule,
-        &approval,
-        &label,
-        wait_s,
-    ));
-    tracing::info!(session_id = %session.id, approval_id = %approval, rule = %decision.rule, "request held");
+    let ticket = session.shard.shared.control.hold_noticed(
+        request,
+        announce(session, id, decision.rule.to_string(), wait_s),
+        Box::new(move |a| answer_to.send(a)),
+    );
 
     let waited = first(answer, session, deadline).await;
     session.held.set(false);
+    let mut approval = ticket.approval_id();
     let end = match waited {
         Waited::Answer(answer) => {
             drop(ticket);
@@ -136,6 +134,7 @@ pub(super) async fn wait(
             };
             // Where an answer was already under way its grant is lost: the
             // agent has been told no, and no it stays.
+            approval = ticket.approval_id();
             ticket.abandon(reason);
             let state = if end == HoldEnd::TimedOut {
                 ApprovalState::Expired
@@ -147,6 +146,44 @@ pub(super) async fn wait(
         }
     };
     refuse(session, &end, decision, &approval)
+}
+
+/// Tells the agent and the record once the request is on file, and again when
+/// it waits under another id; never of a request that was refused unasked.
+/// Called on the control thread, so it sends itself to the shard.
+fn announce(
+    session: &PgSession,
+    id: UnitId,
+    rule: String,
+    wait_s: u64,
+) -> Box<dyn FnMut(HoldNotice) + Send> {
+    let shard = engine::this_shard();
+    let of = session.id;
+    Box::new(move |notice| {
+        let (HoldNotice::Asked { approval_id, .. } | HoldNotice::Moved { approval_id, .. }) =
+            notice;
+        let rule = rule.clone();
+        shard.run(move || {
+            let Some(session) = Shard::current().and_then(|s| s.session(&of)) else {
+                return;
+            };
+            if !session.is_held() {
+                return;
+            }
+            session.on_file.set(true);
+            tracing::info!(session_id = %of, approval_id = %approval_id, rule = %rule, "request held");
+            let notice = refusal::held_notice(&rule, &approval_id, &of.to_string(), wait_s);
+            let asked = Body::Approval {
+                unit: id.0,
+                approval: approval_id,
+                state: ApprovalState::Requested,
+                by: String::new(),
+                reason: String::new(),
+            };
+            session.state.borrow_mut().record.append(asked, true);
+            session.notify_agent(notice);
+        });
+    })
 }
 
 fn refuse(session: &Rc<PgSession>, end: &HoldEnd, decision: &Decision, approval: &str) -> Verdict {
@@ -204,7 +241,10 @@ fn request(
             }
             d.part(b"bind");
             for (i, t) in texts.iter().enumerate() {
-                d.part(&t.text);
+                d.part(&t.text).part(b"types");
+                for oid in &t.types {
+                    d.part(&oid.to_le_bytes());
+                }
                 if i > 0 {
                     shown.extend_from_slice(b"\n-- or, if an earlier Parse has failed:\n");
                 }
@@ -219,6 +259,23 @@ fn request(
             }
         }
         _ => return None,
+    }
+    // `EXECUTE p` says nothing of what will run: what its names stand for is
+    // shown, and part of what is approved.
+    let behind = st.gate.behind_names();
+    if behind.len() > NAMES_SHOWN_MAX {
+        return None;
+    }
+    for (name, stands_for) in behind {
+        d.part(b"name")
+            .part(name.as_bytes())
+            .part(&stands_for.text)
+            .part(b"types");
+        for oid in &stands_for.types {
+            d.part(&oid.to_le_bytes());
+        }
+        shown.extend_from_slice(format!("\n-- {name} stands for:\n").as_bytes());
+        shown.extend_from_slice(&stands_for.text);
     }
     let masker = session.shard.masker();
     let mut findings = masking::Findings::new();

@@ -5,6 +5,7 @@
 //! login deadline, in the connection's own task.
 
 use crate::config::checked::{Account, Listener, ListenerTls, Target};
+use crate::pg::dial::policy_facts;
 use crate::pg::refusal;
 use crate::serve::live::Live;
 use crate::serve::shard::Shard;
@@ -55,6 +56,9 @@ pub struct Entered {
 pub fn fatal(refusal: &Refusal) -> Bytes {
     ReportBuilder::refusal(Severity::Fatal, refusal).to_bytes()
 }
+
+/// `NAMEDATALEN` - 1: what the server keeps of a name.
+const NAME_BYTES_MAX: usize = 63;
 
 /// Where the agent wants to go.
 struct Route {
@@ -171,7 +175,7 @@ pub async fn agent(
         if accepted.take().is_some() {
             // Taken out of the loop with everything that the login has settled.
             let (who, what) = (principal.take()?, startup.take()?);
-            match authorise(shard, &live, settings, tls.as_ref(), &what, &who, &id) {
+            match authorise(&live, settings, tls.as_ref(), &what, &who, &id) {
                 Ok((role, target, database, account)) => {
                     let done = match machine.accept() {
                         Ok(done) => done,
@@ -264,7 +268,6 @@ async fn token_principal(shard: &Rc<Shard>, token: &[u8]) -> Result<Principal, I
 /// Role, target, database and account; or the refusal, which is the same for a
 /// target that does not exist and one that is closed to this principal.
 fn authorise(
-    shard: &Shard,
     live: &Live,
     settings: &Listener,
     tls: Option<&TlsInfo>,
@@ -304,8 +307,12 @@ fn authorise(
                 .with_hint("Connect without the start-up parameter `replication`."),
         );
     }
-    settings_allowed(live, &role, principal, target, startup, &label)?;
-    let _ = shard;
+    // The server cuts longer names, so that rules would see another name than it.
+    if database.len() > NAME_BYTES_MAX || account.len() > NAME_BYTES_MAX {
+        return Err(closed());
+    }
+    let facts = policy_facts(principal, &target.name, &database, &account);
+    settings_allowed(live, &role, &facts, startup, &label)?;
     Ok((role, target.clone(), database, account))
 }
 
@@ -360,8 +367,7 @@ const HARMLESS_SETTINGS: &[&str] = &[
 fn settings_allowed(
     live: &Live,
     role: &RoleRef,
-    principal: &Principal,
-    target: &Target,
+    facts: &policy::SessionFacts,
     startup: &StartupMessage,
     label: &str,
 ) -> Result<(), Refusal> {
@@ -378,7 +384,6 @@ fn settings_allowed(
     if !startup.options.unread.is_empty() {
         return Err(no("`options` holds a word that is no setting"));
     }
-    let facts = crate::pg::dial::policy_facts(principal, &target.name, "", "");
     for (name, value) in startup.settings() {
         let name = String::from_utf8_lossy(name).to_ascii_lowercase();
         if HARMLESS_SETTINGS.contains(&name.as_str()) {
@@ -387,7 +392,7 @@ fn settings_allowed(
         let quoted_name = name.replace('"', "\"\"");
         let quoted_value = String::from_utf8_lossy(value).replace('\'', "''");
         let text = format!("SET \"{quoted_name}\" TO '{quoted_value}'");
-        let verdict = policy::explain(&live.policy, role, &facts, &text).decision;
+        let verdict = policy::explain(&live.policy, role, facts, &text).decision;
         if !verdict.is_allow() {
             return Err(no(&name));
         }

@@ -76,6 +76,8 @@ pub struct PgSession {
     pub(super) hold_end: Cell<Option<refusal::HoldEnd>>,
     /// A request waits for a human.
     pub(super) held: Cell<bool>,
+    /// The control plane has it on file.
+    pub(super) on_file: Cell<bool>,
     ended: Cell<bool>,
     /// Woken when the session has ended.
     ended_notify: Notify,
@@ -140,6 +142,7 @@ impl PgSession {
             hold_ends: Notify::new(),
             hold_end: Cell::new(None),
             held: Cell::new(false),
+            on_file: Cell::new(false),
             ended: Cell::new(false),
             ended_notify: Notify::new(),
             canceller: parts.canceller,
@@ -681,6 +684,13 @@ impl PgSession {
     pub(super) fn notify_agent(self: &Rc<Self>, notice: Refusal) {
         self.state.borrow_mut().notice = Some(notice);
         self.drive();
+    }
+
+    /// Whether a held request is still on its way to the control plane's file: a
+    /// simulation waits for that thread, which knows nothing of its time.
+    #[cfg(test)]
+    pub fn awaits_control(&self) -> bool {
+        self.held.get() && !self.on_file.get()
     }
 
     /// Whether a request waits for a human.

@@ -268,6 +268,14 @@ async fn pace(shard: Rc<Shard>, committed: Arc<(Mutex<u64>, Condvar)>) {
     let mut before = 0;
     loop {
         engine::sleep_until(engine::now().after(PACE)).await;
+        let began = Instant::now();
+        while shard.sessions().iter().any(|s| s.awaits_control()) {
+            assert!(
+                began.elapsed() < PATIENCE,
+                "the control plane does not answer"
+            );
+            engine::yield_now().await;
+        }
         let appended = shard.appended();
         if appended == before {
             continue;
