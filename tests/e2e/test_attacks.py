@@ -406,6 +406,25 @@ class Changing(OwnGateway):
                 self.assertIn((b"C", b"UPDATE 3\0"), agent.answers(update))
 
 
+class Reasons(OwnGateway):
+    def test_a_yes_without_the_reason_that_the_rule_requires_runs_nothing(self):
+        rules = cases.RULES.replace("wait_s = 60\n", "wait_s = 60\nreason_required = true\n", 1)
+        gateway, case = self.gateway(rules=rules)
+        with gateway:
+            case.token = gateway.token("ada", "agents")
+            cases.fresh_tables()
+            for reason, state in (((), "no_reason"), (("--reason", "ticket 7"), None)):
+                with case.running("UPDATE customers SET discount = 3") as child:
+                    gateway.cli("approve", case.pending("discount = 3"), "--by", "grace", *reason)
+                    _, said = child.communicate(timeout=20)
+                ran = server().sql("SELECT sum(discount) FROM customers", "shop").strip()
+                if state:
+                    self.assertIn(f"state={state}", said)
+                    self.assertEqual(ran, "0")
+                else:
+                    self.assertEqual(ran, "9")
+
+
 class Recorded(OwnGateway):
     def test_a_full_record_lets_nothing_new_pass(self):
         # The least that the recorder takes: its rings must find room too.

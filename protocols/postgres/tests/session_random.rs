@@ -118,6 +118,28 @@ fn through(bytes: &[u8], cuts: &[usize], late: bool) -> World {
     world
 }
 
+/// Ends the conversation at the first Sync behind data of a COPY IN that fails. Whether the
+/// server has met the failure when it reads that Sync depends on the data alone, so the
+/// machine cannot tell which Sync ends the skipping; with more behind it, it may close the
+/// session (it never forwards wrongly). Drivers wait for the COPY's answer first.
+fn tame(mut steps: Vec<Step>) -> Vec<Step> {
+    let fails = |s: &Step| matches!(s, Step::Parse(_, text) | Step::Query(text) if text.contains("copy in bad"));
+    let after = |from: Option<usize>, wanted: &dyn Fn(&Step) -> bool| {
+        let from = from?;
+        steps
+            .get(from..)?
+            .iter()
+            .position(wanted)
+            .map(|at| from + at)
+    };
+    let copy = steps.iter().position(fails);
+    let data = after(copy, &|s| matches!(s, Step::CopyData));
+    if let Some(sync) = after(data, &|s| matches!(s, Step::Sync)) {
+        steps.truncate(sync + 1);
+    }
+    steps
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 4000, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -127,6 +149,7 @@ proptest! {
         cuts in prop::collection::vec(1..60usize, 1..8),
         late: bool,
     ) {
+        let steps = tame(steps);
         let bytes = say(&steps);
         let mut model = Model::new();
         let expected = model.feed(&bytes);
@@ -144,6 +167,7 @@ proptest! {
         cuts in prop::collection::vec(1..60usize, 1..8),
         late: bool,
     ) {
+        let steps = tame(steps);
         let bytes = say(&steps);
         let words = postgres::wire::backend::ReportBuilder::refusal(
             postgres::wire::backend::Severity::Error,

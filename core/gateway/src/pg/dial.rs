@@ -117,7 +117,7 @@ pub async fn enter(
         )),
         Err(failure) => {
             shard.metrics.target_failures.add(1);
-            tracing::warn!(session_id = %entered.id, target = %entered.target.name, reason = %failure.log, "target not reached");
+            tracing::warn!(session_id = %entered.id, target_name = %entered.target.name, reason = %failure.log, "target not reached");
             let code = String::from_utf8_lossy(&failure.refusal.sqlstate).into_owned();
             let text_masked = login::masked_frame(shard, failure.log.as_bytes()).to_vec();
             let error = Body::Error {
@@ -601,7 +601,7 @@ fn open(
         session_id = %entered.id,
         subject = %entered.principal.subject,
         role = entered.role.name(),
-        target = %entered.target.name,
+        target_name = %entered.target.name,
         database = %entered.database,
         "session started"
     );
@@ -662,7 +662,7 @@ fn canceller(
             )
             .await;
             if !matches!(sent, Ok(Some(()))) {
-                tracing::warn!(target = %target.name, "cancel request did not reach the target");
+                tracing::warn!(target_name = %target.name, "cancel request did not reach the target");
             }
         })
         .detach();

@@ -75,6 +75,16 @@ pub(super) async fn wait(
                     approval_id,
                     by,
                     reason,
+                } if spec.reason_required && reason.trim().is_empty() => {
+                    let why = "no reason given, which the rule requires";
+                    let state = ApprovalState::Denied;
+                    record(session, id, &approval_id, state, &by, why).await;
+                    HoldEnd::NoReason { by }
+                }
+                HoldAnswer::Granted {
+                    approval_id,
+                    by,
+                    reason,
                 } => {
                     // Spent already; if this cannot be recorded it must not run.
                     record(

@@ -65,6 +65,11 @@ pub enum HoldEnd {
         /// Why, as far as they said.
         reason: String,
     },
+    /// A human said yes without the reason that the rule requires.
+    NoReason {
+        /// Who.
+        by: String,
+    },
     /// Nobody answered in time.
     TimedOut,
     /// The agent cancelled it.
@@ -97,6 +102,16 @@ pub fn not_approved(end: &HoldEnd, rule: &str, approval: &str, session: &str) ->
                 "The session goes on; send another statement.".to_string(),
             )
         }
+        HoldEnd::NoReason { by } => (
+            "no_reason",
+            "42501",
+            format!(
+                "approved by {} without a reason, which the rule requires; the statement was not run",
+                quoted(by)
+            ),
+            "Send the same statement again; its approver runs `portcullis approve … --reason TEXT`."
+                .to_string(),
+        ),
         HoldEnd::TimedOut => (
             "timeout",
             "57014",
@@ -230,6 +245,7 @@ mod tests {
                 by: "b".into(),
                 reason: String::new(),
             },
+            HoldEnd::NoReason { by: "b".into() },
             HoldEnd::TimedOut,
             HoldEnd::Cancelled,
             HoldEnd::Stopping,

@@ -209,7 +209,7 @@ impl Secrets {
                     self.learn("credential", &value);
                 }
                 Some(Err(e)) => {
-                    tracing::warn!(target = %target.name, reason = %e, "credential cannot be fetched yet")
+                    tracing::warn!(target_name = %target.name, reason = %e, "credential cannot be fetched yet")
                 }
                 None => {}
             }

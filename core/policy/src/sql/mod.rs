@@ -262,7 +262,7 @@ pub fn facts(text: &str, limits: &SqlLimits) -> Result<SqlFacts, FactsError> {
     parsed(text, &seen)
 }
 
-/// Parses a text that [`scan`] has let through.
+/// Parses a text that [`scan()`] has let through.
 pub(crate) fn parsed(text: &str, seen: &Scan) -> Result<SqlFacts, FactsError> {
     let statements = walk::statements(text)?;
     Ok(SqlFacts {

@@ -380,7 +380,10 @@ impl<C: Content> Session<C> {
         refusal: Refusal,
     ) -> Result<(), SessionError> {
         let id = self.next_id();
-        let refusal = refusal.with_detail(format!("session {}", self.config.session_label));
+        let refusal = refusal.with_detail(format!(
+            "action=deny rule=\"limit\" session={}",
+            self.config.session_label
+        ));
         self.outputs.push_back(Output::Event(Event::Refused {
             id,
             tag,
