@@ -231,6 +231,26 @@ class Targets(Case):
         fetched = len(count.read_text().split())
         self.assertGreaterEqual(fetched, 5, "start, then a fetch and a re-fetch for each dial that was told 28P01")
 
+    def test_a_session_whose_login_ran_during_a_reload_is_under_the_new_policy(self):
+        program, count, slow = self.folder / "secret", self.folder / "count", self.folder / "slow"
+        program.write_text(
+            f"#!/bin/sh\n[ -e {slow} ] && {{ echo x >> {count}; sleep 4; }}\necho {cases.OWNER_PASSWORD}\n"
+        )
+        program.chmod(0o755)
+        self.start(lambda text: text.replace('password = { env = "SHOP_PASSWORD" }', f'password = {{ command = ["{program}"] }}'))
+        slow.touch()
+        with self.running("select count(*) from customers") as child:
+            wait_until(count.exists, 10, "the login is under way")
+            slow.unlink()
+            text = self.gateway.config_path.read_text()
+            self.gateway.write_config(text + '[[roles.rules]]\nname = "closed-now"\naction = "deny"\ntables = ["customers"]\n')
+            self.gateway.reload()
+            wait_until(lambda: "configuration reloaded" in self.gateway.process.output(), 10, "reloaded")
+            self.assertNotIn("session started", self.gateway.process.output())
+            out, err = child.communicate(timeout=20)
+        self.assertEqual(out, "")
+        self.assertIn('rule="closed-now"', err)
+
     def test_places_at_a_target_are_queued_then_refused(self):
         self.start(lambda text: text.replace('database = "shop"', 'database = "shop"\nconnections_max = 1\nqueue_max = 1\nqueue_ms = 1500'))
         with self.running("select 'in';\nselect pg_sleep(6);") as holder:

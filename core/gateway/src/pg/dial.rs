@@ -259,9 +259,7 @@ async fn credential(
     // Fetched, and masked wherever it shows, before it is used.
     let fetched = engine::offload(move || -> Result<Zeroizing<String>, String> {
         let bytes = source.fetch().map_err(|e| e.to_string())?;
-        shared
-            .learn("credential", &bytes)
-            .map_err(|e| e.to_string())?;
+        shared.learn(&bytes).map_err(|e| e.to_string())?;
         let text =
             std::str::from_utf8(&bytes).map_err(|_| "the credential is not UTF-8".to_string())?;
         Ok(Zeroizing::new(text.to_string()))
@@ -624,12 +622,13 @@ fn open(
         cancel_key: registered,
         canceller,
     };
-    (
-        PgSession::new(shard.clone(), parts),
-        entered.reader,
-        up_reader,
-        places,
-    )
+    let session = PgSession::new(shard.clone(), parts);
+    // A reload during the login has told only the sessions that there were.
+    let now = shard.shared.live.load_full();
+    if !Arc::ptr_eq(&now, &entered.live) {
+        session.put_under(&now);
+    }
+    (session, entered.reader, up_reader, places)
 }
 
 /// Sends the target's own cancel key on a connection of its own, with TLS

@@ -21,7 +21,7 @@ pub struct SessionRecord {
     shard: Rc<Shard>,
     session: SessionId,
     text_bytes_max: usize,
-    backlog: VecDeque<Body>,
+    backlog: Backlog,
     /// Rows of the unit whose outcome is still to come.
     rows: BytesMut,
     rows_truncated: bool,
@@ -42,6 +42,29 @@ pub struct SessionRecord {
     pub bytes_up: u64,
 }
 
+/// Records that found the ring full, oldest first. One leaves only once it is in
+/// the ring: whoever looks meanwhile still sees it waiting, and a flush that is
+/// given up half-way has lost none.
+#[derive(Default)]
+struct Backlog(VecDeque<Body>);
+
+impl Backlog {
+    /// Appends from the front; `Ok(false)` where the ring is full again.
+    fn flush(
+        &mut self,
+        mut append: impl FnMut(&Body) -> Result<u64, AppendError>,
+    ) -> Result<bool, AppendError> {
+        while let Some(oldest) = self.0.front() {
+            match append(oldest) {
+                Ok(_) => drop(self.0.pop_front()),
+                Err(AppendError::Full) => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(true)
+    }
+}
+
 /// Portals remembered for the record; beyond it an Execute is recorded under
 /// its own number.
 const PORTALS_MAX: usize = 4096;
@@ -53,7 +76,7 @@ impl SessionRecord {
             shard,
             session,
             text_bytes_max,
-            backlog: VecDeque::new(),
+            backlog: Backlog::default(),
             rows: BytesMut::new(),
             rows_truncated: false,
             executes: VecDeque::new(),
@@ -67,11 +90,6 @@ impl SessionRecord {
         }
     }
 
-    /// Whether records wait for room: nothing more is to be read until then.
-    pub fn is_waiting(&self) -> bool {
-        !self.backlog.is_empty()
-    }
-
     /// Whether the recorder has failed.
     pub fn has_failed(&self) -> bool {
         self.failed
@@ -80,7 +98,7 @@ impl SessionRecord {
     /// Appends now, or behind what waits already. Returns the sequence number
     /// where it went into the ring.
     pub fn append(&mut self, body: Body, urgent: bool) -> Option<u64> {
-        if self.backlog.is_empty() {
+        if self.backlog.0.is_empty() {
             match self.shard.append(self.session, &body, urgent) {
                 Ok(sequence) => return Some(sequence),
                 Err(AppendError::Full) => {}
@@ -90,7 +108,7 @@ impl SessionRecord {
                 }
             }
         }
-        self.backlog.push_back(body);
+        self.backlog.0.push_back(body);
         None
     }
 
@@ -102,14 +120,24 @@ impl SessionRecord {
         self.shard.metrics.record_failures.add(1);
     }
 
-    /// The oldest record that waits, for the caller to append with waiting.
-    pub fn next_waiting(&mut self) -> Option<Body> {
-        self.backlog.pop_front()
+    /// Appends what waits as far as there is room; true once nothing waits.
+    pub fn flush(&mut self) -> bool {
+        let (shard, session) = (&self.shard, self.session);
+        match self
+            .backlog
+            .flush(|body| shard.append(session, body, false))
+        {
+            Ok(done) => done,
+            Err(error) => {
+                self.waiting_failed(&error);
+                true
+            }
+        }
     }
 
-    /// The caller could not append what [`SessionRecord::next_waiting`] gave.
+    /// A record that was to be appended with waiting could not be.
     pub fn waiting_failed(&mut self, error: &AppendError) {
-        self.backlog.clear();
+        self.backlog.0.clear();
         self.fail(error);
     }
 
@@ -303,5 +331,49 @@ pub fn ruling(decision: &Decision, approval: Option<String>) -> Ruling {
         },
         policy_version: decision.policy_version.to_string(),
         approval,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn body(name: &str) -> Body {
+        Body::Event {
+            name: name.into(),
+            detail_masked: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_record_waits_until_it_is_in_the_ring_whoever_flushes() {
+        let mut backlog = Backlog([body("a"), body("b"), body("c")].into());
+        let mut ring = Vec::new();
+        let mut room = 0;
+        // Any number of flushes may meet a full ring; each leaves all in place.
+        for _ in 0..3 {
+            assert_eq!(backlog.flush(|_| Err(AppendError::Full)), Ok(false));
+            assert_eq!(backlog.0.len(), 3);
+        }
+        while !backlog.0.is_empty() {
+            room += 1;
+            let done = backlog.flush(|b| {
+                if ring.len() == room {
+                    return Err(AppendError::Full);
+                }
+                ring.push(b.clone());
+                Ok(0)
+            });
+            assert_eq!(done, Ok(backlog.0.is_empty()));
+        }
+        assert_eq!(ring, [body("a"), body("b"), body("c")]);
+    }
+
+    #[test]
+    fn a_failure_is_told_and_is_not_taken_for_an_empty_backlog() {
+        let mut backlog = Backlog([body("a")].into());
+        let failed = AppendError::Failed { why: "disk".into() };
+        assert_eq!(backlog.flush(|_| Err(failed.clone())), Err(failed));
+        assert_eq!(backlog.0.len(), 1);
     }
 }

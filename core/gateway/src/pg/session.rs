@@ -20,6 +20,7 @@ use crate::pg::record::{SessionRecord, ruling};
 use crate::pg::{digest, hold, refusal};
 use crate::serve::cancel::Registered;
 use crate::serve::limits::Place;
+use crate::serve::live::Live;
 use crate::serve::shard::Shard;
 use engine::{End, Notify, Reader, Task, Writer};
 use policy::{Action, Bind, Binds, Decision, SqlGate, Step};
@@ -175,12 +176,11 @@ impl PgSession {
             self.ended_notify.notified().await;
         }
         drop((expiry, from_agent, from_target));
-        let mut waiting: Vec<Body>;
+        self.state.borrow_mut().decision_task = None;
+        self.flush_record().await;
         let end = {
             let mut guard = self.state.borrow_mut();
             let st = &mut *guard;
-            st.decision_task = None;
-            waiting = std::iter::from_fn(|| st.record.next_waiting()).collect();
             Body::SessionEnd {
                 reason: std::mem::take(&mut st.end_reason),
                 requests: st.record.requests,
@@ -189,12 +189,8 @@ impl PgSession {
                 bytes_up: st.record.bytes_up,
             }
         };
-        waiting.push(end);
-        for body in waiting {
-            if let Err(error) = self.shard.append_waiting(self.id, &body, false).await {
-                tracing::error!(session_id = %self.id, %error, "end of session not recorded");
-                break;
-            }
+        if let Err(error) = self.shard.append_waiting(self.id, &end, false).await {
+            tracing::error!(session_id = %self.id, %error, "end of session not recorded");
         }
         self.shard.metrics.sessions_ended.add(1);
         self.shard.leave(&self.id);
@@ -205,6 +201,7 @@ impl PgSession {
 
     /// Reads one side until the session ends.
     async fn pump(self: Rc<Self>, side: Side, mut reader: Reader) {
+        let _guard = EndsOnPanic(self.clone());
         let other = match side {
             Side::Downstream => self.up.clone(),
             Side::Upstream => self.down.clone(),
@@ -261,13 +258,13 @@ impl PgSession {
 
     /// Writes records that found the ring full.
     async fn flush_record(&self) {
-        while self.state.borrow().record.is_waiting() {
-            let Some(body) = self.state.borrow_mut().record.next_waiting() else {
+        loop {
+            let moved = self.shard.record_moved();
+            if self.state.borrow_mut().record.flush() {
                 return;
-            };
-            if let Err(error) = self.shard.append_waiting(self.id, &body, false).await {
-                self.state.borrow_mut().record.waiting_failed(&error);
             }
+            self.shard.metrics.record_waits.add(1);
+            moved.await;
         }
     }
 
@@ -368,7 +365,11 @@ impl PgSession {
 
     /// Runs the rest of a decision beside the pumps.
     fn slowly(self: &Rc<Self>, rest: impl Future<Output = ()> + 'static) {
-        let task = engine::spawn(rest);
+        let guard = EndsOnPanic(self.clone());
+        let task = engine::spawn(async move {
+            let _guard = guard;
+            rest.await;
+        });
         // The task before it has given its verdict, or we would not be here.
         let before = self.state.borrow_mut().decision_task.replace(task);
         if let Some(before) = before {
@@ -660,24 +661,22 @@ impl PgSession {
         (self.canceller)();
     }
 
-    /// Puts a newer policy in force; `None` takes the role away.
-    pub fn replace_policy(
-        &self,
-        policy: std::sync::Arc<policy::PolicySet>,
-        role: Option<policy::RoleRef>,
-    ) {
+    /// Puts a newer configuration's policy in force; without a role in it
+    /// everything is denied from now on.
+    pub fn put_under(&self, live: &Live) {
+        let role = live
+            .policy
+            .role_for(&self.facts.principal.groups, &self.facts.target);
+        let version = live.policy.version().to_string();
         let mut st = self.state.borrow_mut();
-        let version = policy.version().to_string();
-        st.gate.replace_policy(policy, role);
+        st.gate.replace_policy(live.policy.clone(), role);
         let binds_read = st.gate.reads_binds();
         st.machine.set_binds_read(binds_read);
-        st.record.append(
-            Body::Event {
-                name: "policy reloaded".into(),
-                detail_masked: version.into_bytes(),
-            },
-            false,
-        );
+        let reloaded = Body::Event {
+            name: "policy reloaded".into(),
+            detail_masked: version.into_bytes(),
+        };
+        st.record.append(reloaded, false);
     }
 
     /// Tells the agent something, at the next boundary between messages.
@@ -696,6 +695,28 @@ impl PgSession {
     /// Whether a request waits for a human.
     pub fn is_held(&self) -> bool {
         self.held.get()
+    }
+}
+
+/// A mistake of ours in one of a session's tasks ends that session, both ways and
+/// at once: half of it must not go on.
+struct EndsOnPanic(Rc<PgSession>);
+
+impl Drop for EndsOnPanic {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        let session = &self.0;
+        session.down.abort();
+        session.up.abort();
+        if let Ok(mut st) = session.state.try_borrow_mut()
+            && st.end_reason.is_empty()
+        {
+            st.end_reason = "internal error".into();
+        }
+        session.ended.set(true);
+        session.ended_notify.notify_all();
     }
 }
 

@@ -5,6 +5,7 @@
 use crate::config::checked::{Config, JwksSource, TargetTls};
 use crate::config::secret::SecretSource;
 use crate::serve::tls;
+use arc_swap::ArcSwap;
 use identity::{IssuerConfig, KeySet, TokenStore, Verifier, VerifierConfig};
 use masking::{KnownSecret, RuleSet};
 use policy::PolicySet;
@@ -160,30 +161,68 @@ impl Live {
 /// Secrets seen so far that are masked wherever they show. A rotated credential
 /// stays in it: the old one may still open something.
 #[derive(Default)]
-pub struct Secrets(Mutex<Vec<(String, Zeroizing<Vec<u8>>)>>);
+pub struct Secrets(Mutex<Known>);
 
-/// Secrets remembered; a source that gives a new value each time must not grow
-/// the matcher without end. The oldest injected value is forgotten first.
-const SECRETS_MAX: usize = 512;
+#[derive(Default)]
+struct Known {
+    secrets: Vec<Secret>,
+    /// Counts changes, so that who compiles knows what it has compiled.
+    generation: u64,
+}
+
+struct Secret {
+    kind: String,
+    value: Zeroizing<Vec<u8>>,
+    /// Named by the configuration: never forgotten.
+    guard: bool,
+}
+
+/// Injected credentials remembered; a source that gives a new value each time
+/// must not grow the matcher without end. The oldest of them is forgotten first.
+const CREDENTIALS_MAX: usize = 512;
 /// Shorter values are not masked as known secrets: they would mask half of
 /// every page. The `masking` crate has the same bound per derived form.
 const SECRET_MASKED_BYTES_MIN: usize = 8;
 
 impl Secrets {
-    /// Adds a value; true if it was not known yet.
-    pub fn learn(&self, kind: &str, value: &[u8]) -> bool {
+    fn known(&self) -> std::sync::MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(&self, kind: &str, value: &[u8], guard: bool) {
         if value.len() < SECRET_MASKED_BYTES_MIN {
-            return false;
+            return;
         }
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.iter().any(|(_, v)| v.as_slice() == value) {
-            return false;
+        let mut known = self.known();
+        if let Some(old) = known
+            .secrets
+            .iter_mut()
+            .find(|s| s.value.as_slice() == value)
+        {
+            old.guard |= guard;
+            return;
         }
-        if known.len() >= SECRETS_MAX {
-            known.remove(0);
+        if known.secrets.iter().filter(|s| !s.guard).count() >= CREDENTIALS_MAX
+            && let Some(oldest) = known.secrets.iter().position(|s| !s.guard)
+        {
+            known.secrets.remove(oldest);
         }
-        known.push((kind.to_string(), Zeroizing::new(value.to_vec())));
-        true
+        known.secrets.push(Secret {
+            kind: kind.to_string(),
+            value: Zeroizing::new(value.to_vec()),
+            guard,
+        });
+        known.generation += 1;
+    }
+
+    /// Adds a credential that is about to be injected.
+    pub fn learn(&self, value: &[u8]) {
+        self.add("credential", value, false);
+    }
+
+    /// Grows with every secret that was not known before.
+    pub fn generation(&self) -> u64 {
+        self.known().generation
     }
 
     /// Fetches everything the configuration refers to. Guards must be there;
@@ -201,13 +240,11 @@ impl Secrets {
                     bits,
                 });
             }
-            self.learn(&guard.name, &value);
+            self.add(&guard.name, &value, true);
         }
         for target in &config.targets {
             match target.password.as_ref().map(SecretSource::fetch) {
-                Some(Ok(value)) => {
-                    self.learn("credential", &value);
-                }
+                Some(Ok(value)) => self.learn(&value),
                 Some(Err(e)) => {
                     tracing::warn!(target_name = %target.name, reason = %e, "credential cannot be fetched yet")
                 }
@@ -217,23 +254,176 @@ impl Secrets {
         Ok(())
     }
 
-    /// Compiles detectors and all known secrets. Takes up to a second: never
-    /// on a shard.
-    pub fn compile(&self, config: &Config, tag_key: [u8; 32]) -> Result<Arc<RuleSet>, LiveError> {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = known
-            .iter()
-            .map(|(kind, v)| KnownSecret {
-                kind: kind.clone(),
-                bytes: v.clone(),
-            })
-            .collect();
-        RuleSet::compile(masking::Config {
+    /// Compiles detectors and all known secrets; with the generation that the
+    /// result covers. Takes up to a second: never on a shard.
+    pub fn compile(
+        &self,
+        config: &Config,
+        tag_key: [u8; 32],
+    ) -> Result<(Arc<RuleSet>, u64), LiveError> {
+        let (known, generation) = {
+            let known = self.known();
+            let copy = |s: &Secret| KnownSecret {
+                kind: s.kind.clone(),
+                bytes: s.value.clone(),
+            };
+            (known.secrets.iter().map(copy).collect(), known.generation)
+        };
+        let rules = RuleSet::compile(masking::Config {
             detectors: config.masking.detectors.clone(),
             known,
             tag_key,
             ..masking::Config::default()
-        })
-        .map_err(|e| LiveError::Masking(e.to_string()))
+        });
+        let rules = rules.map_err(|e| LiveError::Masking(e.to_string()))?;
+        Ok((rules, generation))
+    }
+}
+
+/// The rules in force. Whoever changes what they are made from holds the lock
+/// from before it looks until the result is published: no older compilation can
+/// overtake a newer one, and nobody goes on with a secret that another thread is
+/// still compiling, or has failed to.
+pub struct Rules {
+    current: ArcSwap<RuleSet>,
+    covered: Mutex<u64>,
+}
+
+impl Rules {
+    /// Rules that cover a generation of the secrets.
+    pub fn new((rules, generation): (Arc<RuleSet>, u64)) -> Rules {
+        Rules {
+            current: ArcSwap::from(rules),
+            covered: Mutex::new(generation),
+        }
+    }
+
+    /// The rules in force.
+    pub fn load(&self) -> arc_swap::Guard<Arc<RuleSet>> {
+        self.current.load()
+    }
+
+    /// Makes sure that every secret known now is covered. Blocks.
+    pub fn cover(
+        &self,
+        secrets: &Secrets,
+        config: &ArcSwap<Live>,
+        tag_key: [u8; 32],
+    ) -> Result<(), LiveError> {
+        let mut covered = self.covered.lock().unwrap_or_else(PoisonError::into_inner);
+        if *covered < secrets.generation() {
+            let (rules, generation) = secrets.compile(&config.load().config, tag_key)?;
+            self.current.store(rules);
+            *covered = generation;
+        }
+        Ok(())
+    }
+
+    /// Puts a new configuration in force together with its rules. Blocks.
+    pub fn reload(
+        &self,
+        secrets: &Secrets,
+        config: &ArcSwap<Live>,
+        next: Live,
+        tag_key: [u8; 32],
+    ) -> Result<(), LiveError> {
+        let mut covered = self.covered.lock().unwrap_or_else(PoisonError::into_inner);
+        let (rules, generation) = secrets.compile(&next.config, tag_key)?;
+        self.current.store(rules);
+        *covered = generation;
+        config.store(Arc::new(next));
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_that_change_each_time_push_out_no_guarded_secret() {
+        let secrets = Secrets::default();
+        secrets.add("guard", b"a-guarded-secret-value", true);
+        for n in 0..2 * CREDENTIALS_MAX {
+            secrets.learn(format!("credential number {n}").as_bytes());
+        }
+        let known = secrets.known();
+        assert_eq!(known.secrets.len(), CREDENTIALS_MAX + 1);
+        assert!(known.secrets.iter().any(|s| s.guard));
+    }
+
+    #[test]
+    fn a_known_value_is_no_new_generation_and_a_new_one_is() {
+        let secrets = Secrets::default();
+        secrets.learn(b"one credential");
+        let before = secrets.generation();
+        secrets.learn(b"one credential");
+        assert_eq!(secrets.generation(), before);
+        secrets.learn(b"two credential");
+        assert_eq!(secrets.generation(), before + 1);
+    }
+
+    /// A configuration whose masking does not compile, and one whose does.
+    fn live(masking_works: bool) -> ArcSwap<Live> {
+        let text = "[[listeners]]\nname = \"l\"\naddress = \"127.0.0.1:0\"\n\
+                    [[targets]]\nname = \"t\"\nhosts = [\"127.0.0.1:5432\"]\ntls = \"off\"\naccount = \"a\"\n\
+                    [[roles]]\nname = \"r\"\ngroups = [\"*\"]\ntargets = [\"*\"]\n";
+        let mut config = crate::config::parse(text, "t", std::path::Path::new(".")).expect("valid");
+        if !masking_works {
+            config
+                .masking
+                .detectors
+                .push(masking::Detector::new("broken", "("));
+        }
+        ArcSwap::from_pointee(Live::build(config).expect("builds"))
+    }
+
+    #[test]
+    fn a_secret_whose_compilation_failed_is_not_taken_for_covered() {
+        let secrets = Secrets::default();
+        let good = live(true);
+        let rules = Rules::new(
+            secrets
+                .compile(&good.load().config, [7; 32])
+                .expect("compiles"),
+        );
+        secrets.learn(b"a credential to be injected");
+        let broken = live(false);
+        // As often as it is asked: the second dial must not go on either.
+        for _ in 0..2 {
+            assert!(rules.cover(&secrets, &broken, [7; 32]).is_err());
+        }
+        assert!(rules.cover(&secrets, &good, [7; 32]).is_ok());
+        let mut masker = masking::Masker::new(rules.load().clone()).expect("scratch");
+        assert!(!masker.is_clean(b"-- a credential to be injected --"));
+    }
+
+    #[test]
+    fn many_dials_at_once_leave_rules_that_cover_every_secret() {
+        let secrets = Secrets::default();
+        let live = live(true);
+        let rules = Rules::new(
+            secrets
+                .compile(&live.load().config, [7; 32])
+                .expect("compiles"),
+        );
+        std::thread::scope(|scope| {
+            for n in 0..8 {
+                let (secrets, live, rules) = (&secrets, &live, &rules);
+                scope.spawn(move || {
+                    let value = format!("credential of dial {n}");
+                    secrets.learn(value.as_bytes());
+                    rules.cover(secrets, live, [7; 32]).expect("compiles");
+                    // What this dial injects is masked from here on.
+                    let now = rules.load().clone();
+                    let mut masker = masking::Masker::new(now).expect("scratch");
+                    assert!(!masker.is_clean(value.as_bytes()), "dial {n}");
+                });
+            }
+        });
+        let mut masker = masking::Masker::new(rules.load().clone()).expect("scratch");
+        for n in 0..8 {
+            assert!(!masker.is_clean(format!("credential of dial {n}").as_bytes()));
+        }
     }
 }

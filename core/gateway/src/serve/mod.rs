@@ -46,7 +46,7 @@ pub enum RunError {
     /// It cannot be put in force.
     #[error("{0}")]
     Live(#[from] live::LiveError),
-    /// io_uring or a shard.
+    /// The engine or one of its shards.
     #[error("{0}")]
     Engine(#[from] engine::EngineError),
     /// The record.
@@ -85,7 +85,7 @@ pub fn run(file: &Path) -> Result<(), RunError> {
     forbid_core_dumps();
     raise_descriptor_limit();
     let caps = engine::probe()?;
-    tracing::debug!(?caps, "io_uring works");
+    tracing::debug!(?caps, "engine can run here");
     make_private_dir(&config.gateway.data_dir)?;
 
     let secrets = Secrets::default();
@@ -535,15 +535,22 @@ fn signals(file: &Path, shared: &Arc<Shared>, shards: &engine::Shards) -> Result
 /// Loads the file again; with any error the old one stays in force.
 fn reload(file: &Path, shared: &Arc<Shared>) {
     let before = shared.live.load_full();
-    let build = || -> Result<(Live, identity::Verifier, Arc<masking::RuleSet>), RunError> {
+    let put_in_force = || -> Result<String, RunError> {
         let config = config::load(file)?;
         shared.secrets.learn_all(&config)?;
-        let rules = shared.secrets.compile(&config, shared.tag_key)?;
-        let live = Live::build(config)?;
+        let mut live = Live::build(config)?;
         let verifier = live.verifier(shared.control.token_store())?;
-        Ok((live, verifier, rules))
+        // What only a restart changes stays as it is.
+        live.config.listeners.clone_from(&before.config.listeners);
+        live.listener_tls.clone_from(&before.listener_tls);
+        let version = live.policy.version().to_string();
+        shared
+            .rules
+            .reload(&shared.secrets, &shared.live, live, shared.tag_key)?;
+        shared.verifier.store(Arc::new(verifier));
+        Ok(version)
     };
-    match build() {
+    match put_in_force() {
         Err(error) => {
             // One line per complaint, so that the log stays one event each.
             for line in error.to_string().lines() {
@@ -554,14 +561,7 @@ fn reload(file: &Path, shared: &Arc<Shared>) {
                 "configuration unchanged"
             );
         }
-        Ok((mut live, verifier, rules)) => {
-            // What only a restart changes stays as it is.
-            live.config.listeners.clone_from(&before.config.listeners);
-            live.listener_tls.clone_from(&before.listener_tls);
-            let version = live.policy.version().to_string();
-            shared.rules.store(rules);
-            shared.verifier.store(Arc::new(verifier));
-            shared.live.store(Arc::new(live));
+        Ok(version) => {
             let without: Vec<String> = shared
                 .verifier
                 .load()
@@ -578,10 +578,7 @@ fn reload(file: &Path, shared: &Arc<Shared>) {
                     };
                     let live = shard.shared.live.load_full();
                     for session in shard.sessions() {
-                        let role = live
-                            .policy
-                            .role_for(&session.facts.principal.groups, &session.facts.target);
-                        session.replace_policy(live.policy.clone(), role);
+                        session.put_under(&live);
                     }
                 });
             }

@@ -46,7 +46,7 @@ impl Shard {
         shared: Arc<Shared>,
         producer: Producer,
     ) -> Result<Rc<Shard>, masking::MaskError> {
-        let rules = shared.rules.load_full();
+        let rules = Arc::clone(&shared.rules.load());
         let cache_bytes = shared.live.load().config.limits.verdict_cache_bytes_max;
         let metrics = shared.metrics[index].clone();
         let shard = Rc::new(Shard {
@@ -90,9 +90,10 @@ impl Shard {
                 fresh
             }
             Err(error) => {
-                // Out of memory for scratch: the old rules still mask all they knew.
-                tracing::error!(%error, "masker for new rules cannot be made");
-                current
+                // Out of memory for scratch. Rules that lack a secret of today
+                // must not mask for it: whoever asks ends here, with its session.
+                tracing::error!(%error, "masker for the rules in force cannot be made");
+                panic!("masker for the rules in force cannot be made");
             }
         }
     }
@@ -130,6 +131,11 @@ impl Shard {
                 other => return other,
             }
         }
+    }
+
+    /// Ready once the writer has moved on after this call.
+    pub fn record_moved(&self) -> impl Future<Output = ()> + use<> {
+        self.record_moved.notified()
     }
 
     /// Waits until everything up to `sequence` is on disk; false if the

@@ -4,7 +4,7 @@
 use crate::config::checked::{Config, ControlAddress};
 use crate::serve::cancel::{CancelKeys, Misses};
 use crate::serve::limits::{Admission, Counts, TargetPlaces};
-use crate::serve::live::{Live, LiveError, Secrets};
+use crate::serve::live::{Live, LiveError, Rules, Secrets};
 use crate::serve::metrics::ShardMetrics;
 use arc_swap::ArcSwap;
 use control::ControlHandle;
@@ -25,7 +25,7 @@ pub struct Shared {
     /// Who verifies credentials.
     pub verifier: ArcSwap<Verifier>,
     /// Detectors and known secrets, compiled.
-    pub rules: ArcSwap<RuleSet>,
+    pub rules: Rules,
     /// Secrets seen so far.
     pub secrets: Secrets,
     /// Key of the recognisable masks.
@@ -75,7 +75,7 @@ pub struct Parts {
     /// The verifier.
     pub verifier: Verifier,
     /// The compiled masks.
-    pub rules: Arc<RuleSet>,
+    pub rules: (Arc<RuleSet>, u64),
     /// Secrets seen so far.
     pub secrets: Secrets,
     /// Key of the masks.
@@ -93,7 +93,7 @@ impl Shared {
             metrics,
             live: ArcSwap::from_pointee(parts.live),
             verifier: ArcSwap::from_pointee(parts.verifier),
-            rules: ArcSwap::from(parts.rules),
+            rules: Rules::new(parts.rules),
             secrets: parts.secrets,
             tag_key: parts.tag_key,
             control: parts.control,
@@ -137,14 +137,10 @@ impl Shared {
 
     /// Masks a secret that was not known yet, from before it is used. Blocks
     /// while everything is compiled: never on a shard.
-    pub fn learn(&self, kind: &str, value: &[u8]) -> Result<(), LiveError> {
-        if self.secrets.learn(kind, value) {
-            let rules = self
-                .secrets
-                .compile(&self.live.load().config, self.tag_key)?;
-            self.rules.store(rules);
-        }
-        Ok(())
+    pub fn learn(&self, value: &[u8]) -> Result<(), LiveError> {
+        self.secrets.learn(value);
+        // Also where it was known: its compilation may be under way, or have failed.
+        self.rules.cover(&self.secrets, &self.live, self.tag_key)
     }
 
     /// Remembers the addresses that we listen on, once they are known.

@@ -78,7 +78,7 @@ async fn play(
 #[test]
 fn the_agent_sees_what_it_would_see_directly_but_masked() {
     let world = World::new();
-    let mut masker = Masker::new(world.rules.clone()).expect("a masker");
+    let mut masker = Masker::new(world.rules.0.clone()).expect("a masker");
     let (mut rows, mut refused, mut held) = (0, 0, 0);
     for seed in seeds(200) {
         let script = Script::draw(seed, &format!("a{seed}"));
@@ -114,7 +114,7 @@ fn the_agent_sees_what_it_would_see_directly_but_masked() {
 #[test]
 fn resets_stalls_and_refusals_at_random_points_leave_nothing_behind() {
     let world = World::new();
-    let mut masker = Masker::new(world.rules.clone()).expect("a masker");
+    let mut masker = Masker::new(world.rules.0.clone()).expect("a masker");
     let (mut whole, mut broken) = (0, 0);
     for seed in seeds(150) {
         let scripts: Vec<Script> = (0..3)

@@ -101,8 +101,8 @@ pub struct World {
     client: Client,
     /// A gateway token of the role's group.
     pub token: String,
-    /// The compiled masks.
-    pub rules: Arc<RuleSet>,
+    /// The compiled masks, and the generation of secrets that they cover.
+    pub rules: (Arc<RuleSet>, u64),
 }
 
 impl World {
