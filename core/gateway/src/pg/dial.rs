@@ -41,31 +41,6 @@ struct Failure {
     log: String,
 }
 
-/// The principal as rules see it.
-pub fn policy_facts(
-    principal: &identity::Principal,
-    target: &str,
-    database: &str,
-    account: &str,
-) -> policy::SessionFacts {
-    policy::SessionFacts {
-        principal: policy::Principal {
-            issuer: principal.issuer.clone(),
-            subject: principal.subject.clone(),
-            groups: principal.groups.clone(),
-            claims: principal
-                .claims
-                .iter()
-                .map(|(k, v)| (k.clone(), v.clone()))
-                .collect(),
-            on_behalf_of: principal.on_behalf_of.clone(),
-        },
-        target: target.to_string(),
-        database: database.to_string(),
-        account: account.to_string(),
-    }
-}
-
 /// Takes an accepted login to its target and makes the session.
 pub async fn enter(
     shard: &Rc<Shard>,
@@ -535,7 +510,7 @@ fn open(
     places: Places,
 ) -> (Rc<PgSession>, Reader, Reader, Places) {
     let limits = &entered.live.config.limits;
-    let facts = policy_facts(
+    let facts = login::policy_facts(
         &entered.principal,
         &entered.target.name,
         &entered.database,

@@ -5,7 +5,6 @@
 //! login deadline, in the connection's own task.
 
 use crate::config::checked::{Account, Listener, ListenerTls, Target};
-use crate::pg::dial::policy_facts;
 use crate::pg::refusal;
 use crate::serve::live::Live;
 use crate::serve::shard::Shard;
@@ -59,6 +58,31 @@ pub fn fatal(refusal: &Refusal) -> Bytes {
 
 /// `NAMEDATALEN` - 1: what the server keeps of a name.
 const NAME_BYTES_MAX: usize = 63;
+
+/// The principal as rules see it.
+pub fn policy_facts(
+    principal: &identity::Principal,
+    target: &str,
+    database: &str,
+    account: &str,
+) -> policy::SessionFacts {
+    policy::SessionFacts {
+        principal: policy::Principal {
+            issuer: principal.issuer.clone(),
+            subject: principal.subject.clone(),
+            groups: principal.groups.clone(),
+            claims: principal
+                .claims
+                .iter()
+                .map(|(k, v)| (k.clone(), v.clone()))
+                .collect(),
+            on_behalf_of: principal.on_behalf_of.clone(),
+        },
+        target: target.to_string(),
+        database: database.to_string(),
+        account: account.to_string(),
+    }
+}
 
 /// Where the agent wants to go.
 struct Route {
