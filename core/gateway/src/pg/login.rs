@@ -61,7 +61,7 @@ const NAME_BYTES_MAX: usize = 63;
 
 /// The principal as rules see it.
 pub fn policy_facts(
-    principal: &identity::Principal,
+    principal: &Principal,
     target: &str,
     database: &str,
     account: &str,
